@@ -1,0 +1,5 @@
+//! Bidslate serves end-to-end generative advertising (EGA-V2, arXiv 2505.17549).
+
+pub mod error;
+pub mod model;
+pub mod money;
