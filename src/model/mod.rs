@@ -1,3 +1,8 @@
 //! The model: its configuration, its files, and what it computes.
 
 pub mod config;
+pub mod files;
+pub mod tensors;
+pub mod tokenizer;
+mod unique;
+pub mod weights;
