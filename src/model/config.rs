@@ -5,8 +5,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::unique::unique_map;
 use crate::error::LoadError;
 use crate::money::Micros;
+
+/// Name of the configuration in a model directory.
+pub const CONFIG_FILE: &str = "config.json";
 
 /// Number of reserved ids at the head of the vocabulary: `[PAD] [SEP] [BOI] [BOC] [CTX] [UNK] [R6] [R7]`.
 pub const SPECIAL_TOKENS: [&str; 8] = ["[PAD]", "[SEP]", "[BOI]", "[BOC]", "[CTX]", "[UNK]", "[R6]", "[R7]"];
@@ -57,10 +61,10 @@ pub struct ModelConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creative_embedding_size: Option<usize>,
     /// Categorical features of a request: name to number of values.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique_map")]
     pub context_features: BTreeMap<String, usize>,
     /// Categorical features of a past behaviour: name to number of values.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique_map")]
     pub behavior_features: BTreeMap<String, usize>,
     /// d_r: width of the reward model.
     pub reward_hidden_size: usize,
@@ -198,6 +202,16 @@ impl ModelConfig {
             message,
         })?;
         Ok(config)
+    }
+
+    /// Writes the configuration as JSON, every key spelt out.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`] where the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), LoadError> {
+        let io = |error| LoadError::io(path, error);
+        let text = serde_json::to_string_pretty(self).map_err(|error| io(error.into()))?;
+        std::fs::write(path, text + "\n").map_err(io)
     }
 
     /// Checks every value against its range; `Err` is the offending key and what was expected of it.

@@ -57,7 +57,10 @@ impl WeightFiles {
             return Ok(files);
         }
         if single.exists() {
-            return Err(format_error(&index, format!("stands beside {WEIGHTS_FILE}; expected one of the two")));
+            return Err(format_error(
+                &index,
+                format!("stands beside {WEIGHTS_FILE}; expected one of the two"),
+            ));
         }
         Self::open_shards(dir, index)
     }
@@ -168,8 +171,9 @@ pub(crate) struct Header {
 /// The `safetensors` crate checks shapes, types and offsets. Two things it lets through are checked here: names
 /// that occur twice, and offsets whose sum with the header's length overflows.
 pub(crate) fn read_header(file: &[u8]) -> Result<Header, String> {
-    let (length, rest) =
-        file.split_first_chunk::<8>().ok_or_else(|| format!("is {} bytes long, expected at least 8", file.len()))?;
+    let (length, rest) = file
+        .split_first_chunk::<8>()
+        .ok_or_else(|| format!("is {} bytes long, expected at least 8", file.len()))?;
     let length = u64::from_le_bytes(*length);
     let json = usize::try_from(length)
         .ok()
@@ -194,7 +198,8 @@ struct Index {
 
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, LoadError> {
     let text = fs::read(path).map_err(|error| LoadError::io(path, error))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| format_error(path, error.to_string()))?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|error| format_error(path, error.to_string()))?;
     if index.weight_map.0.is_empty() {
         return Err(format_error(path, "`weight_map` is empty".into()));
     }

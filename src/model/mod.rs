@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod files;
+pub mod init;
 pub mod tensors;
 pub mod tokenizer;
 mod unique;

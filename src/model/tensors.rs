@@ -220,7 +220,10 @@ mod tests {
     use super::*;
     use crate::model::config::ModelSize;
 
-    fn shapes(config: &ModelConfig, encoders: QuantizerEncoders) -> std::collections::BTreeMap<String, Vec<usize>> {
+    fn shapes(
+        config: &ModelConfig,
+        encoders: QuantizerEncoders,
+    ) -> std::collections::BTreeMap<String, Vec<usize>> {
         let specs = expected_tensors(config, encoders);
         let count = specs.len();
         let map: std::collections::BTreeMap<_, _> = specs.into_iter().map(|s| (s.name, s.shape)).collect();
@@ -232,9 +235,9 @@ mod tests {
     fn the_tiny_model_has_the_documented_tensors() {
         let config = ModelConfig::of_size(ModelSize::Tiny);
         let map = shapes(&config, QuantizerEncoders { poi: true, creative: true });
-        // 6 tables, 3 x 9 + 1 encoder, 3 x 15 + 1 decoder, head, creative 3 + 15 + 1 + 1, reward 3 + 9 + 1,
+        // 6 tables, 3 x 9 + 1 encoder, 3 x 14 + 1 decoder, head, creative 3 + 14 + 1 + 1, reward 3 + 9 + 1,
         // 4 MLPs of 8, quantizers 2 x (4 + 1).
-        assert_eq!(map.len(), 6 + 28 + 46 + 1 + 20 + 13 + 32 + 10);
+        assert_eq!(map.len(), 6 + 28 + 43 + 1 + 19 + 13 + 32 + 10);
         for (name, shape) in [
             ("embed.weight", vec![8 + 6 * 1024, 64]),
             ("context_features.hour.weight", vec![24, 64]),

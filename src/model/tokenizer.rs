@@ -73,7 +73,9 @@ fn compare(tokenizer: &Tokenizer, config: &ModelConfig) -> Vec<String> {
     }
     let mut unexpected: Vec<_> = found.into_iter().map(|(token, id)| (id, token)).collect();
     unexpected.sort_unstable();
-    lines.extend(unexpected.into_iter().map(|(id, token)| format!("{token:?} has id {id}, expected no such token")));
+    lines.extend(
+        unexpected.into_iter().map(|(id, token)| format!("{token:?} has id {id}, expected no such token")),
+    );
     lines
 }
 
@@ -101,7 +103,8 @@ fn read_bounded(path: &Path, config: &ModelConfig) -> Result<Vec<u8>, LoadError>
 /// [`LoadError::Io`] where the file cannot be written.
 pub fn write_tokenizer(dir: &Path, config: &ModelConfig) -> Result<(), LoadError> {
     let path = dir.join(TOKENIZER_FILE);
-    let fault = |error: tokenizers::Error| LoadError::Tokenizer { path: path.clone(), message: error.to_string() };
+    let fault =
+        |error: tokenizers::Error| LoadError::Tokenizer { path: path.clone(), message: error.to_string() };
     let model = WordLevel::builder()
         .vocab(vocabulary(config).zip(0..).collect())
         .unk_token("[UNK]".into())

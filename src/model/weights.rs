@@ -157,7 +157,9 @@ pub fn faults(files: &WeightFiles, config: &ModelConfig) -> Vec<TensorFault> {
     for spec in &specs {
         match files.get(&spec.name) {
             Some(tensor) => found.extend(layout_faults(spec, tensor)),
-            None => found.push(TensorFault::Missing { name: spec.name.clone(), expected: spec.shape.clone() }),
+            None => {
+                found.push(TensorFault::Missing { name: spec.name.clone(), expected: spec.shape.clone() })
+            }
         }
     }
     for (name, tensor) in files.tensors() {
