@@ -1,0 +1,114 @@
+//! `bidslate init-model`: a model directory of a standard size with random weights and a made-up catalog.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use bidslate::model::config::{ModelConfig, ModelSize};
+use bidslate::model::init::init_model;
+use bidslate::model::weights::WeightType;
+use bidslate::synthetic::SyntheticCatalog;
+use clap::ValueEnum;
+
+/// Make a model directory with random weights, a made-up catalog and requests, for benches and tests.
+#[derive(Debug, clap::Args)]
+pub struct InitModelArgs {
+    /// Directory to make.
+    dir: PathBuf,
+    /// Size of the model.
+    #[arg(long, value_enum)]
+    size: Size,
+    /// Seed of everything random: the same seed gives the same files.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Element type of the weights.
+    #[arg(long, value_enum, default_value_t = Type::F32)]
+    dtype: Type,
+    /// Items of the catalog; one in four is an ad.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(4..=100_000_000))]
+    items: u32,
+    /// Requests to write into requests.jsonl.
+    #[arg(long, default_value_t = 8)]
+    requests: u32,
+    /// Past behaviours (B), instead of the size's own.
+    #[arg(long)]
+    history_len: Option<usize>,
+    /// Slots of the list (K).
+    #[arg(long)]
+    list_len: Option<usize>,
+    /// Beams (N_S).
+    #[arg(long)]
+    beam_width: Option<usize>,
+    /// Codes per layer (W).
+    #[arg(long)]
+    codebook_size: Option<usize>,
+    /// Write into a directory that is not empty, over files of the same names.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Size {
+    Tiny,
+    Small,
+    Base,
+    Large,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Type {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl InitModelArgs {
+    /// Writes the directory.
+    pub fn run(self) -> anyhow::Result<()> {
+        if !self.force && !is_empty(&self.dir)? {
+            bail!("{} is not empty; --force writes into it all the same", self.dir.display());
+        }
+        let config = self.config();
+        init_model(&self.dir, &config, self.weight_type(), self.seed)?;
+        let catalog = SyntheticCatalog::new(&config, self.items as usize, self.seed);
+        catalog.write(&self.dir.join("catalog.safetensors"), &config)?;
+        let requests = catalog.requests(&config, self.requests as usize, self.seed);
+        let lines: String = requests.iter().map(|request| format!("{request}\n")).collect();
+        let path = self.dir.join("requests.jsonl");
+        fs::write(&path, lines).with_context(|| path.display().to_string())
+    }
+
+    fn config(&self) -> ModelConfig {
+        let mut config = ModelConfig::of_size(match self.size {
+            Size::Tiny => ModelSize::Tiny,
+            Size::Small => ModelSize::Small,
+            Size::Base => ModelSize::Base,
+            Size::Large => ModelSize::Large,
+        });
+        for (key, value) in [
+            (&mut config.history_len, self.history_len),
+            (&mut config.list_len, self.list_len),
+            (&mut config.beam_width, self.beam_width),
+            (&mut config.codebook_size, self.codebook_size),
+        ] {
+            *key = value.unwrap_or(*key);
+        }
+        config
+    }
+
+    fn weight_type(&self) -> WeightType {
+        match self.dtype {
+            Type::F32 => WeightType::F32,
+            Type::Bf16 => WeightType::BF16,
+            Type::F16 => WeightType::F16,
+        }
+    }
+}
+
+fn is_empty(dir: &Path) -> anyhow::Result<bool> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error).with_context(|| dir.display().to_string()),
+    }
+}
