@@ -113,6 +113,19 @@ pub enum TensorFault {
     },
 }
 
+impl TensorFault {
+    /// Name of the tensor.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Missing { name, .. }
+            | Self::Unexpected { name, .. }
+            | Self::Shape { name, .. }
+            | Self::Type { name, .. }
+            | Self::NotFinite { name, .. } => name,
+        }
+    }
+}
+
 /// A catalog that cannot be loaded or built.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {

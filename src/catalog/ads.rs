@@ -1,0 +1,133 @@
+//! The ads in the order of their semantic ids: candidate sets by code prefix are ranges of positions.
+
+use std::ops::Range;
+
+use super::ItemKind;
+
+/// Position of an item that is not an ad.
+const NOT_AN_AD: u32 = u32::MAX;
+
+/// All ads of a snapshot sorted by (codes, item row), eligible or not.
+///
+/// Ads that share a prefix of codes are neighbours, so the candidates of every beam are a range of positions.
+#[derive(Debug, Clone)]
+pub struct AdIndex {
+    layers: usize,
+    /// Item row by position.
+    items: Vec<u32>,
+    /// Codes by position, a copy in sorted order: searches stay within a few cache lines.
+    codes: Vec<u16>,
+    /// Position by item row, or [`NOT_AN_AD`].
+    positions: Vec<u32>,
+}
+
+impl AdIndex {
+    /// Sorts the ads among `kinds`; `codes` is [items, layers], each below `codebook`.
+    ///
+    /// One stable counting sort per layer, last layer first: linear in the items and free of comparisons.
+    pub(super) fn new(kinds: &[ItemKind], codes: &[u16], layers: usize, codebook: usize) -> Self {
+        let rows = 0..kinds.len() as u32;
+        let mut items: Vec<u32> = rows.filter(|&row| kinds[row as usize] == ItemKind::Ad).collect();
+        let mut sorted = vec![0; items.len()];
+        for layer in (0..layers).rev() {
+            let code = |item: u32| usize::from(codes[item as usize * layers + layer]);
+            let mut starts = vec![0u32; codebook + 1];
+            items.iter().for_each(|&item| starts[code(item) + 1] += 1);
+            for k in 0..codebook {
+                starts[k + 1] += starts[k];
+            }
+            for &item in &items {
+                let start = &mut starts[code(item)];
+                sorted[*start as usize] = item;
+                *start += 1;
+            }
+            std::mem::swap(&mut items, &mut sorted);
+        }
+        drop(sorted);
+        let mut positions = vec![NOT_AN_AD; kinds.len()];
+        let mut in_order = Vec::with_capacity(items.len() * layers);
+        for (position, &item) in items.iter().enumerate() {
+            positions[item as usize] = position as u32;
+            let row = item as usize * layers;
+            in_order.extend_from_slice(&codes[row..row + layers]);
+        }
+        Self { layers, items, codes: in_order, positions }
+    }
+
+    /// Number of ads.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether the catalog has no ads.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The POI codes [C_p] of the ad at position `p`, which must be below [`AdIndex::len`].
+    pub fn codes(&self, p: usize) -> &[u16] {
+        &self.codes[p * self.layers..(p + 1) * self.layers]
+    }
+
+    /// The item row of the ad at position `p`, which must be below [`AdIndex::len`].
+    pub fn item(&self, p: usize) -> u32 {
+        self.items[p]
+    }
+
+    /// The position of an item; `None` for an organic item.
+    pub fn position(&self, item: u32) -> Option<usize> {
+        let position = self.positions[item as usize];
+        (position != NOT_AN_AD).then_some(position as usize)
+    }
+
+    /// First position after `range.start` in `range` whose code in `layer` differs from that at `range.start`
+    /// (`range.end` where there is none; an empty range ends where it starts).
+    ///
+    /// All positions of `range` must share their codes before `layer`; the search gallops, so its cost is the
+    /// logarithm of the distance. `range.end` must be at most [`AdIndex::len`].
+    pub fn end_of_code(&self, range: Range<usize>, layer: usize) -> usize {
+        if range.is_empty() {
+            return range.start;
+        }
+        let code_at = |p: usize| self.codes[p * self.layers + layer];
+        let code = code_at(range.start);
+        // Invariant: the code at `low` is `code`.
+        let (mut low, mut step) = (range.start, 1);
+        while low + step < range.end && code_at(low + step) == code {
+            low += step;
+            step *= 2;
+        }
+        let mut high = (low + step).min(range.end);
+        low += 1;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if code_at(middle) == code {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// The positions whose codes start with `prefix` (at most C_p codes); empty where there are none.
+    pub fn prefix_range(&self, prefix: &[u16]) -> Range<usize> {
+        let head = |p: usize| &self.codes(p)[..prefix.len()];
+        let start = partition(0..self.len(), |p| head(p) < prefix);
+        start..partition(start..self.len(), |p| head(p) == prefix)
+    }
+}
+
+/// First index of `range` for which `before` is false; `before` is true up to some index, then false.
+fn partition(range: Range<usize>, before: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (range.start, range.end);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if before(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}

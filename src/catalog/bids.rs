@@ -1,0 +1,101 @@
+//! Effective bids by position in the ad index, with what allocation asks of ranges of them.
+
+use std::ops::Range;
+
+use crate::money::Micros;
+
+use super::tree::{Entry, Tree};
+
+/// What the eligible ads of a range bid; ads that may not be shown now do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Aggregate {
+    /// Number of eligible ads.
+    pub count: u64,
+    /// Sum of their effective bids, in micros.
+    pub sum: u128,
+    /// Highest of their effective bids; `None` where `count` is 0.
+    pub max: Option<Micros>,
+}
+
+/// An effective bid in micros, or [`EffectiveBid::NONE`] for an ad that may not be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EffectiveBid(u64);
+
+impl EffectiveBid {
+    /// An ad that may not be shown; bids stop at 2^43, so this value is free.
+    const NONE: Self = Self(u64::MAX);
+
+    fn get(self) -> Option<u64> {
+        (self != Self::NONE).then_some(self.0)
+    }
+}
+
+impl From<Option<Micros>> for EffectiveBid {
+    fn from(bid: Option<Micros>) -> Self {
+        bid.map_or(Self::NONE, |micros| Self(micros.0))
+    }
+}
+
+/// Summary of at most 65,536 bids of at most 2^43 micros, whose sum stays below 2^60.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct BidSummary {
+    count: u32,
+    max: u64,
+    sum: u64,
+}
+
+impl Entry for EffectiveBid {
+    type Summary = BidSummary;
+    const PAD: Self = Self::NONE;
+
+    fn summary(values: &[Self]) -> BidSummary {
+        let mut all = BidSummary::default();
+        for bid in values.iter().filter_map(|bid| bid.get()) {
+            all.count += 1;
+            all.sum += bid;
+            all.max = all.max.max(bid);
+        }
+        all
+    }
+
+    fn join(parts: &[BidSummary]) -> BidSummary {
+        let mut all = BidSummary::default();
+        for part in parts {
+            all.count += part.count;
+            all.sum += part.sum;
+            all.max = all.max.max(part.max);
+        }
+        all
+    }
+}
+
+impl Tree<EffectiveBid> {
+    /// The effective bid at a position, if that ad may be shown.
+    pub(super) fn bid(&self, position: usize) -> Option<Micros> {
+        self.get(position).get().map(Micros)
+    }
+
+    /// Count, sum and maximum of the bids of `range`.
+    pub(super) fn aggregate(&self, range: Range<usize>) -> Aggregate {
+        let (mut count, mut sum, mut max) = (0, 0, 0);
+        self.summarize(range, &mut |part: BidSummary| {
+            count += u64::from(part.count);
+            sum += u128::from(part.sum);
+            max = max.max(part.max);
+        });
+        Aggregate { count, sum, max: (count > 0).then_some(Micros(max)) }
+    }
+
+    /// Calls `f` with every position of `range` that bids exactly `bid`, in order.
+    pub(super) fn positions_of(&self, range: Range<usize>, bid: Micros, mut f: impl FnMut(usize)) {
+        self.visit(
+            range,
+            |part| part.count > 0 && part.max >= bid.0,
+            |position, value| {
+                if value.get() == Some(bid.0) {
+                    f(position);
+                }
+            },
+        );
+    }
+}

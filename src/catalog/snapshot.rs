@@ -1,0 +1,330 @@
+//! One consistent state of the catalog.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::error::CatalogError;
+use crate::money::Micros;
+
+use super::bids::{Aggregate, EffectiveBid};
+use super::columns::{Columns, Shape};
+use super::embeddings::Embeddings;
+use super::store::Store;
+use super::tree::{Tree, plain_entries};
+use super::{AdIndex, ItemKind};
+
+/// Why an item may not be shown now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Rejection {
+    /// It is switched off.
+    Inactive,
+    /// It has no creative to be shown with.
+    NoCreative,
+    /// Its advertiser has nothing left to spend.
+    BudgetSpent,
+    /// Its effective bid is below its reserve price.
+    BelowReserve,
+    /// Its embedding holds a NaN or an infinity.
+    NonFiniteEmbedding,
+}
+
+impl std::fmt::Display for Rejection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Inactive => "inactive",
+            Self::NoCreative => "no creative",
+            Self::BudgetSpent => "budget spent",
+            Self::BelowReserve => "bid below reserve",
+            Self::NonFiniteEmbedding => "non-finite embedding",
+        })
+    }
+}
+
+/// What an advertiser may spend, and how fast.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Account {
+    /// What is left; `None` where no budget was declared, which never gates.
+    pub(super) budget: Option<Micros>,
+    /// Factor in [0, 1] on every bid.
+    pub(super) pacing: f32,
+}
+
+plain_entries!(Account => Account { budget: None, pacing: 1.0 });
+
+/// One state of the catalog, which never changes.
+///
+/// Items are addressed by row, a dense `u32` below [`Snapshot::len`]; methods that take a row, a creative's row or
+/// a position panic where it is not below its bound, as indexing does.
+#[derive(Clone)]
+pub struct Snapshot {
+    version: u64,
+    pub(super) store: Arc<Store>,
+    bids: Tree<u64>,
+    reserves: Tree<u64>,
+    active: Tree<bool>,
+    accounts: Tree<Account>,
+    /// By position in the ad index.
+    effective: Tree<EffectiveBid>,
+}
+
+impl Snapshot {
+    /// Version 1 of a catalog, of columns that [`Columns::check_as`] accepted.
+    pub(super) fn first(
+        shape: Shape,
+        mut columns: Columns,
+        embeddings: Embeddings,
+        path: &Path,
+    ) -> Result<Self, CatalogError> {
+        let store = Store::new(shape, &mut columns, embeddings, path)?;
+        let budgets = columns.advertiser_budget_micros;
+        let pacing = columns.advertiser_pacing;
+        let account = |row: usize| Account {
+            budget: budgets.as_ref().map(|budgets| Micros(budgets[row])),
+            pacing: pacing.as_ref().map_or(1.0, |pacing| pacing[row]),
+        };
+        let active = match columns.active {
+            Some(active) => Tree::from_values(active),
+            None => Tree::from_values(std::iter::repeat_n(true, store.items.len())),
+        };
+        let accounts = Tree::from_values((0..store.advertisers.ids.len()).map(account));
+        let mut snapshot = Self {
+            version: 1,
+            store: Arc::new(store),
+            bids: Tree::from_values(columns.bid_micros),
+            reserves: Tree::from_values(columns.reserve_micros),
+            active,
+            accounts,
+            effective: Tree::from_values([]),
+        };
+        snapshot.refresh_all();
+        Ok(snapshot)
+    }
+
+    /// Version of this snapshot: 1 as opened, one more with every [`Catalog::apply`](super::Catalog::apply).
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// N: number of items, active or not.
+    pub fn len(&self) -> usize {
+        self.store.items.len()
+    }
+
+    /// Whether there are no items.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Row of the item with external id `id`.
+    pub fn find(&self, id: u64) -> Option<u32> {
+        self.store.rows.find(&self.store.items.ids, id)
+    }
+
+    /// External id of an item.
+    pub fn id(&self, item: u32) -> u64 {
+        self.store.items.ids[item as usize]
+    }
+
+    /// Whether an item is an ad.
+    pub fn kind(&self, item: u32) -> ItemKind {
+        self.store.items.kinds[item as usize]
+    }
+
+    /// POI codes [C_p] of an item.
+    pub fn codes(&self, item: u32) -> &[u16] {
+        let (layers, row) = (self.store.items.shape.poi_layers, item as usize);
+        &self.store.items.codes[row * layers..(row + 1) * layers]
+    }
+
+    /// Effective bid: floor(bid * pacing of the advertiser) for an ad, 0 for an organic item. It is what
+    /// allocation and payment see, whether or not the ad may be shown.
+    pub fn bid(&self, item: u32) -> Micros {
+        match self.kind(item) {
+            ItemKind::Organic => Micros::ZERO,
+            ItemKind::Ad => self.effective_bid(item),
+        }
+    }
+
+    fn effective_bid(&self, item: u32) -> Micros {
+        let bid = self.bids.get(item as usize);
+        match self.account(item) {
+            // Exact up to one rounding of f64: bids have 44 bits, a pacing 24.
+            Some(account) => Micros((bid as f64 * f64::from(account.pacing)).floor() as u64),
+            None => Micros(bid),
+        }
+    }
+
+    fn account(&self, item: u32) -> Option<Account> {
+        self.store.items.advertiser(item).map(|row| self.accounts.get(row as usize))
+    }
+
+    /// Bid as declared, before pacing.
+    pub fn declared_bid(&self, item: u32) -> Micros {
+        Micros(self.bids.get(item as usize))
+    }
+
+    /// Reserve price of an item.
+    pub fn reserve(&self, item: u32) -> Micros {
+        Micros(self.reserves.get(item as usize))
+    }
+
+    /// External id of an item's advertiser.
+    pub fn advertiser(&self, item: u32) -> Option<u64> {
+        self.store.items.advertiser(item).map(|row| self.store.advertisers.ids[row as usize])
+    }
+
+    /// M: number of creatives of all items.
+    pub fn creatives_len(&self) -> usize {
+        self.store.items.creative_ids.len()
+    }
+
+    /// Rows of an item's creatives, in the order of the catalog.
+    pub fn creatives(&self, item: u32) -> Range<u32> {
+        self.store.items.creatives(item)
+    }
+
+    /// External id of the creative in row `c`.
+    pub fn creative_id(&self, c: u32) -> u64 {
+        self.store.items.creative_ids[c as usize]
+    }
+
+    /// Codes [C_c] of the creative in row `c`.
+    pub fn creative_codes(&self, c: u32) -> &[u16] {
+        let (layers, row) = (self.store.items.shape.creative_layers, c as usize);
+        &self.store.items.creative_codes[row * layers..(row + 1) * layers]
+    }
+
+    /// Copies an item's raw embedding, widened to f32, to `out` [d_item].
+    pub fn embedding(&self, item: u32, out: &mut [f32]) {
+        self.store.items.embeddings.read(item as usize, out);
+    }
+
+    /// Why an item may not be shown now; `None` where it may. Bids, reserves and budgets concern ads only.
+    pub fn rejection(&self, item: u32) -> Option<Rejection> {
+        let row = item as usize;
+        let ad = self.kind(item) == ItemKind::Ad;
+        if !self.active.get(row) {
+            Some(Rejection::Inactive)
+        } else if self.creatives(item).is_empty() {
+            Some(Rejection::NoCreative)
+        } else if ad && self.account(item).is_some_and(|account| account.budget == Some(Micros::ZERO)) {
+            Some(Rejection::BudgetSpent)
+        } else if ad && self.effective_bid(item) < self.reserve(item) {
+            Some(Rejection::BelowReserve)
+        } else if !self.store.items.finite[row] {
+            Some(Rejection::NonFiniteEmbedding)
+        } else {
+            None
+        }
+    }
+
+    /// All ads, sorted by their codes.
+    pub fn ads(&self) -> &AdIndex {
+        &self.store.ads
+    }
+
+    /// Effective bid of the ad at position `p` of [`Snapshot::ads`]; `None` where it may not be shown now.
+    pub fn bid_at(&self, p: usize) -> Option<Micros> {
+        self.effective.bid(p)
+    }
+
+    /// What the eligible ads at positions `range` of [`Snapshot::ads`] bid; logarithmic in its length.
+    pub fn aggregate(&self, range: Range<usize>) -> Aggregate {
+        self.effective.aggregate(range)
+    }
+
+    /// Calls `f` with each position of `range` whose ad is eligible and bids exactly `bid`, in order, without
+    /// looking into parts whose highest bid is lower.
+    pub fn for_each_with_bid(&self, range: Range<usize>, bid: Micros, f: &mut dyn FnMut(usize)) {
+        self.effective.positions_of(range, bid, f);
+    }
+
+    /// Makes this snapshot the one after itself.
+    pub(super) fn advance(&mut self) {
+        self.version += 1;
+    }
+
+    pub(super) fn set_bid(&mut self, item: u32, bid: Micros) {
+        self.bids.set(item as usize, bid.0);
+        self.refresh(item);
+    }
+
+    pub(super) fn set_reserve(&mut self, item: u32, reserve: Micros) {
+        self.reserves.set(item as usize, reserve.0);
+        self.refresh(item);
+    }
+
+    pub(super) fn set_active(&mut self, item: u32, active: bool) {
+        self.active.set(item as usize, active);
+        self.refresh(item);
+    }
+
+    /// Changes the account of the advertiser in row `row`, and the bids of its ads where they depend on that.
+    pub(super) fn set_account(&mut self, row: u32, change: impl FnOnce(&mut Account)) {
+        let before = self.accounts.get(row as usize);
+        let mut after = before;
+        change(&mut after);
+        self.accounts.set(row as usize, after);
+        let spent = |account: Account| account.budget == Some(Micros::ZERO);
+        if before.pacing != after.pacing || spent(before) != spent(after) {
+            let store = Arc::clone(&self.store);
+            store.advertisers.ads(row).iter().for_each(|&item| self.refresh(item));
+        }
+    }
+
+    /// Replaces the store by one with further rows, whose live values are given.
+    pub(super) fn extend(
+        &mut self,
+        store: Store,
+        bids: impl IntoIterator<Item = (Micros, Micros, bool)>,
+        accounts: impl IntoIterator<Item = Account>,
+    ) {
+        let new: Vec<_> = bids.into_iter().collect();
+        let accounts: Vec<_> = accounts.into_iter().collect();
+        self.store = Arc::new(store);
+        if !new.is_empty() {
+            self.bids = Tree::from_values(self.bids.iter().chain(new.iter().map(|row| row.0.0)));
+            self.reserves = Tree::from_values(self.reserves.iter().chain(new.iter().map(|row| row.1.0)));
+            self.active = Tree::from_values(self.active.iter().chain(new.iter().map(|row| row.2)));
+        }
+        if !accounts.is_empty() {
+            self.accounts = Tree::from_values(self.accounts.iter().chain(accounts));
+        }
+        self.refresh_all();
+    }
+
+    fn eligible_bid(&self, item: u32) -> Option<Micros> {
+        self.rejection(item).is_none().then(|| self.effective_bid(item))
+    }
+
+    /// Brings an ad's effective bid up to date.
+    fn refresh(&mut self, item: u32) {
+        if let Some(position) = self.ads().position(item) {
+            let bid = self.eligible_bid(item);
+            self.effective.set(position, bid.into());
+        }
+    }
+
+    /// Brings every effective bid up to date, reading the items in the order in which they lie in memory.
+    fn refresh_all(&mut self) {
+        let mut bids = vec![EffectiveBid::from(None); self.ads().len()];
+        for item in 0..self.len() as u32 {
+            if let Some(position) = self.ads().position(item) {
+                bids[position] = self.eligible_bid(item).into();
+            }
+        }
+        self.effective = Tree::from_values(bids);
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (items, ads) = (self.len(), self.ads().len());
+        write!(f, "Snapshot {{ version: {}, items: {items}, ads: {ads} }}", self.version)
+    }
+}
