@@ -1,12 +1,10 @@
 //! Model directories: what is written is read back, and every fault is found and named.
 
 use std::borrow::Cow;
-use std::path::Path;
 
-use bidslate::error::{LoadError, TensorFault};
 use bidslate::model::config::{ModelConfig, ModelSize};
 use bidslate::model::init::init_model;
-use bidslate::model::tensors::{QuantizerEncoders, QuantizerKind, expected_tensors};
+use bidslate::model::tensors::{QuantizerEncoders, expected_tensors};
 use bidslate::model::tokenizer::check_tokenizer;
 use bidslate::model::weights::{WeightType, Weights};
 

@@ -120,6 +120,13 @@ fn default_beta() -> f64 {
     2.0
 }
 
+/// The key that is missing or repeated: `serde` reports these two at the object, not at the key.
+fn named_field(message: &str) -> Option<&str> {
+    ["missing field `", "duplicate field `"]
+        .into_iter()
+        .find_map(|prefix| message.strip_prefix(prefix)?.split('`').next())
+}
+
 /// The four sizes that `bidslate init-model` makes and the engine is measured at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelSize {
@@ -185,22 +192,19 @@ impl ModelConfig {
     /// what was expected.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
         let text = std::fs::read(path).map_err(|e| LoadError::io(path, e))?;
+        let fault = |key: String, message: String| LoadError::Config { path: path.into(), key, message };
+        // `serde` would also take the values as an array, in the order of the fields.
+        if text.trim_ascii_start().first().is_some_and(|&byte| byte != b'{') {
+            return Err(fault(".".into(), "is not a JSON object".into()));
+        }
         let mut json = serde_json::Deserializer::from_slice(&text);
-        let config: Self = serde_path_to_error::deserialize(&mut json).map_err(|e| LoadError::Config {
-            path: path.into(),
-            key: e.path().to_string(),
-            message: e.inner().to_string(),
+        let config: Self = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+            let message = e.inner().to_string();
+            let key = named_field(&message).map_or_else(|| e.path().to_string(), str::to_owned);
+            fault(key, message)
         })?;
-        json.end().map_err(|e| LoadError::Config {
-            path: path.into(),
-            key: ".".into(),
-            message: e.to_string(),
-        })?;
-        config.check().map_err(|(key, message)| LoadError::Config {
-            path: path.into(),
-            key: key.into(),
-            message,
-        })?;
+        json.end().map_err(|e| fault(".".into(), e.to_string()))?;
+        config.check().map_err(|(key, message)| fault(key.into(), message))?;
         Ok(config)
     }
 

@@ -34,27 +34,25 @@ pub struct StoredTensor {
     range: Range<usize>,
 }
 
-/// The weight files of a model directory, mapped but not compared with any configuration.
+/// Mapped safetensors files, not compared with any configuration.
 #[derive(Debug)]
-pub struct WeightFiles {
+pub struct TensorFiles {
     path: PathBuf,
     maps: Vec<Mmap>,
     tensors: BTreeMap<String, StoredTensor>,
 }
 
-impl WeightFiles {
+impl TensorFiles {
     /// Maps `model.safetensors` of `dir`, or the shards that `model.safetensors.index.json` names.
     ///
     /// # Errors
     /// [`LoadError::Io`] where a file cannot be opened, [`LoadError::Format`] where one is truncated or
     /// malformed, where both layouts are there, where a shard lies outside `dir`, and where the index and the
     /// shards disagree.
-    pub fn open(dir: &Path) -> Result<Self, LoadError> {
+    pub fn open_dir(dir: &Path) -> Result<Self, LoadError> {
         let (single, index) = (dir.join(WEIGHTS_FILE), dir.join(INDEX_FILE));
         if !index.exists() {
-            let mut files = Self { path: single.clone(), maps: Vec::new(), tensors: BTreeMap::new() };
-            files.add(&single)?;
-            return Ok(files);
+            return Self::open_file(&single);
         }
         if single.exists() {
             return Err(format_error(
@@ -63,6 +61,16 @@ impl WeightFiles {
             ));
         }
         Self::open_shards(dir, index)
+    }
+
+    /// Maps one safetensors file.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`] where it cannot be opened, [`LoadError::Format`] where it is truncated or malformed.
+    pub fn open_file(path: &Path) -> Result<Self, LoadError> {
+        let mut files = Self { path: path.into(), maps: Vec::new(), tensors: BTreeMap::new() };
+        files.add(path)?;
+        Ok(files)
     }
 
     fn open_shards(dir: &Path, index: PathBuf) -> Result<Self, LoadError> {

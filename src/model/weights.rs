@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::config::ModelConfig;
-use super::files::{StoredTensor, WeightFiles};
+use super::files::{StoredTensor, TensorFiles};
 use super::tensors::{QuantizerEncoders, QuantizerKind, TensorSpec, expected_tensors};
 use crate::error::{LoadError, TensorFault};
 
@@ -64,7 +64,7 @@ impl std::fmt::Display for WeightType {
 /// The files must not be changed in place while this lives; replace them by a rename.
 #[derive(Debug)]
 pub struct Weights {
-    files: WeightFiles,
+    files: TensorFiles,
     encoders: QuantizerEncoders,
 }
 
@@ -76,7 +76,7 @@ impl Weights {
     /// [`LoadError::Io`] and [`LoadError::Format`] for files that cannot be read, one [`LoadError::Tensors`]
     /// that lists every missing, unexpected, wrongly shaped, wrongly typed and not finite tensor.
     pub fn open(dir: &Path, config: &ModelConfig) -> Result<Self, LoadError> {
-        let files = WeightFiles::open(dir)?;
+        let files = TensorFiles::open_dir(dir)?;
         let faults = faults(&files, config);
         if !faults.is_empty() {
             return Err(LoadError::Tensors { path: files.path().into(), faults });
@@ -149,7 +149,7 @@ impl Weights {
 }
 
 /// Everything about `files` that does not fit `config`, sorted by the tensors' names; empty if they fit.
-pub fn faults(files: &WeightFiles, config: &ModelConfig) -> Vec<TensorFault> {
+pub fn faults(files: &TensorFiles, config: &ModelConfig) -> Vec<TensorFault> {
     let encoders = QuantizerEncoders::of(config, files.tensors().map(|(name, _)| name));
     let mut specs = expected_tensors(config, encoders);
     specs.sort_by(|a, b| a.name.cmp(&b.name));
@@ -199,7 +199,7 @@ fn fault_name(fault: &TensorFault) -> &str {
 }
 
 /// The first NaN or infinity of every tensor that has one.
-fn scan(files: &WeightFiles) -> Vec<TensorFault> {
+fn scan(files: &TensorFiles) -> Vec<TensorFault> {
     let blocks: Vec<_> = files
         .tensors()
         .filter_map(|(name, tensor)| Some((name, WeightType::from_name(&tensor.dtype)?, files.data(tensor))))
