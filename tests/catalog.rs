@@ -1,13 +1,11 @@
 //! The catalog: what its files must hold, what its snapshots promise, and its searches against naive loops.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bidslate::catalog::{
     Aggregate, Catalog, Columns, ItemKind, NO_ADVERTISER, NewAdvertiser, NewCreative, NewItem, Rejection,
     Snapshot, Update,
 };
-use bidslate::error::CatalogError;
 use bidslate::model::config::{ModelConfig, ModelSize};
 use bidslate::money::Micros;
 use proptest::prelude::*;
@@ -216,4 +214,272 @@ fn a_written_catalog_opens_as_it_was() {
         }
         assert_eq!(opened.snapshot().find(2), None);
     }
+}
+
+#[test]
+fn every_rejection_has_its_reason() {
+    let mut columns = columns(0, 0);
+    let mut add = |kind, bid, reserve, embedding: f32, creatives: u64, advertiser| {
+        columns.ids.push(columns.ids.len() as u64);
+        columns.kinds.push(kind);
+        columns.codes.extend([0, 1, 2]);
+        columns.bid_micros.push(bid);
+        columns.reserve_micros.push(reserve);
+        columns.embeddings.extend([embedding; 3]);
+        columns.creative_ids.extend(0..creatives);
+        columns.creative_codes.extend((0..creatives * 3).map(|_| 0));
+        columns.creative_offsets.push(columns.creative_ids.len() as u64);
+        columns.active.get_or_insert_default().push(bid != 99);
+        columns.advertisers.get_or_insert_default().push(advertiser);
+    };
+    use ItemKind::{Ad, Organic};
+    add(Ad, 4, 4, 0.0, 1, 14); // pacing 0: effective bid 0
+    add(Ad, 4, 4, 0.0, 1, NO_ADVERTISER);
+    add(Ad, 9, 4, 0.0, 1, 12); // pacing 0.5: floor(4.5) = 4, at the reserve
+    add(Ad, 99, 4, 0.0, 1, NO_ADVERTISER);
+    add(Ad, 9, 4, 0.0, 0, NO_ADVERTISER);
+    add(Ad, 9, 4, 0.0, 1, 11);
+    add(Ad, 9, 4, f32::INFINITY, 1, 13);
+    add(Ad, 9, 4, f32::NAN, 1, NO_ADVERTISER);
+    add(Organic, 9, 40, 0.0, 1, 11); // bids, reserves and budgets concern ads only
+    add(Organic, 9, 0, f32::NEG_INFINITY, 1, 4711);
+    add(Organic, 9, 0, 0.0, 0, NO_ADVERTISER);
+    add(Organic, 99, 0, 0.0, 1, NO_ADVERTISER);
+    let catalog = Catalog::from_columns(columns, &config()).unwrap();
+    let snapshot = catalog.snapshot();
+    let found: Vec<_> = (0..12).map(|item| snapshot.rejection(item)).collect();
+    use Rejection::*;
+    let expected = [
+        Some(BelowReserve),
+        None,
+        None,
+        Some(Inactive),
+        Some(NoCreative),
+        Some(BudgetSpent),
+        Some(BelowReserve),
+        Some(NonFiniteEmbedding),
+        None,
+        Some(NonFiniteEmbedding),
+        Some(NoCreative),
+        Some(Inactive),
+    ];
+    assert_eq!(found, expected);
+    let bids: Vec<_> = (0..12).map(|item| snapshot.bid(item).0).collect();
+    // 0.3 is an f32 just above three tenths: floor(9 * 0.3) = 2.
+    assert_eq!(bids, [0, 4, 4, 99, 9, 9, 2, 9, 0, 0, 0, 0]);
+    assert_eq!(snapshot.aggregate(0..8), Aggregate { count: 2, sum: 8, max: Some(Micros(4)) });
+    assert_eq!(serde_json::to_string(&NonFiniteEmbedding).unwrap(), "\"non_finite_embedding\"");
+    assert_eq!(NonFiniteEmbedding.to_string(), "non-finite embedding");
+}
+
+#[test]
+fn a_budget_gates_and_a_pacing_scales() {
+    let catalog = catalog(900, 5);
+    let total = |catalog: &Catalog| {
+        let snapshot = catalog.snapshot();
+        check_range(&snapshot, 0..snapshot.ads().len(), &bids_of(&snapshot));
+        snapshot.aggregate(0..snapshot.ads().len())
+    };
+    let of_advertiser = |snapshot: &Snapshot, advertiser| {
+        let rows = 0..snapshot.len() as u32;
+        let eligible =
+            rows.filter(|&item| snapshot.kind(item) == ItemKind::Ad && snapshot.rejection(item).is_none());
+        eligible.filter(|&item| snapshot.advertiser(item) == Some(advertiser)).count() as u64
+    };
+    let before = total(&catalog);
+    let eligible = of_advertiser(&catalog.snapshot(), 13);
+    assert!(eligible > 20);
+    let budget = |micros| Update::Budget { advertiser: 13, remaining: Micros(micros) };
+    catalog.apply(&[budget(0)]).unwrap();
+    assert_eq!(of_advertiser(&catalog.snapshot(), 13), 0);
+    assert_eq!(total(&catalog).count, before.count - eligible);
+    catalog.apply(&[budget(1)]).unwrap();
+    assert_eq!(total(&catalog), before);
+    catalog.apply(&[Update::Pacing { advertiser: 13, pacing: 1.0 }]).unwrap();
+    assert!(total(&catalog).sum > before.sum);
+    catalog.apply(&[Update::Pacing { advertiser: 13, pacing: 0.3 }]).unwrap();
+    assert_eq!(total(&catalog), before);
+}
+
+fn bids_of(snapshot: &Snapshot) -> Vec<Option<Micros>> {
+    (0..snapshot.ads().len()).map(|p| naive_bid(snapshot, p)).collect()
+}
+
+fn new_item(id: u64, kind: ItemKind, creatives: &[u64]) -> NewItem {
+    let creative = |&id: &u64| NewCreative { id, codes: vec![4, 3, id as u16 % 5] };
+    NewItem {
+        id,
+        kind,
+        codes: vec![id as u16 % 5, 2, 1],
+        bid: Micros(17),
+        reserve: Micros(1),
+        active: true,
+        advertiser: Some(12),
+        embedding: vec![0.5, 0.25, id as f32],
+        creatives: creatives.iter().map(creative).collect(),
+    }
+}
+
+/// What [`new_item`] is, as columns.
+fn push_item(columns: &mut Columns, item: &NewItem) {
+    columns.ids.push(item.id);
+    columns.kinds.push(item.kind);
+    columns.codes.extend_from_slice(&item.codes);
+    columns.bid_micros.push(item.bid.0);
+    columns.reserve_micros.push(item.reserve.0);
+    columns.embeddings.extend_from_slice(&item.embedding);
+    columns.creative_ids.extend(item.creatives.iter().map(|creative| creative.id));
+    columns.creative_codes.extend(item.creatives.iter().flat_map(|creative| &creative.codes));
+    columns.creative_offsets.push(columns.creative_ids.len() as u64);
+    columns.active.as_mut().unwrap().push(item.active);
+    columns.advertisers.as_mut().unwrap().push(item.advertiser.unwrap_or(NO_ADVERTISER));
+}
+
+#[test]
+fn an_inserted_item_is_as_one_that_was_there() {
+    for n in [0, 1, 300] {
+        let live = catalog(n, 21);
+        let mut all = columns(n, 21);
+        let mut last = new_item(1_000_003, ItemKind::Ad, &[7, 8]);
+        last.advertiser = Some(99);
+        let inserted = [
+            new_item(1_000_000, ItemKind::Ad, &[1, 2]),
+            new_item(1_000_002, ItemKind::Organic, &[]),
+            last.clone(),
+        ];
+        // The creative's item comes after it in the batch, and so does the item's advertiser.
+        let mut updates = vec![
+            Update::Bid { item: 1_000_003, bid: Micros(19) },
+            Update::InsertAdvertiser(NewAdvertiser { id: 99, budget: Some(Micros(3)), pacing: 0.75 }),
+        ];
+        updates.extend(inserted.iter().cloned().map(Update::Insert));
+        let extra = NewCreative { id: 3, codes: vec![1, 1, 1] };
+        updates.push(Update::InsertCreative { item: 1_000_000, creative: extra.clone() });
+        assert_eq!(live.apply(&updates), Ok(2));
+
+        let mut expected = inserted.clone();
+        expected[0].creatives.push(extra);
+        expected[2].bid = Micros(19);
+        expected.iter().for_each(|item| push_item(&mut all, item));
+        all.advertiser_ids.as_mut().unwrap().push(99);
+        all.advertiser_budget_micros.as_mut().unwrap().push(3);
+        all.advertiser_pacing.as_mut().unwrap().push(0.75);
+        let whole = Catalog::from_columns(all, &config()).unwrap().snapshot();
+        let snapshot = live.snapshot();
+        assert_eq!(describe(&snapshot), describe(&whole));
+        check_index(&snapshot);
+        check_range(&snapshot, 0..snapshot.ads().len(), &bids_of(&whole));
+        assert_eq!(snapshot.find(1_000_003), Some(n as u32 + 2));
+    }
+}
+
+#[test]
+fn an_inserted_creative_moves_no_other() {
+    let live = catalog(200, 4);
+    let before = describe(&live.snapshot());
+    let creative = |id| NewCreative { id, codes: vec![0, 0, 0] };
+    let insert = |row: u64, id| Update::InsertCreative { item: row * 7 + 1, creative: creative(id) };
+    live.apply(&[insert(150, 50), insert(0, 60), insert(150, 51), insert(199, 70)]).unwrap();
+    let snapshot = live.snapshot();
+    let after = describe(&snapshot);
+    for row in (0..200).filter(|row| ![0, 150, 199].contains(row)) {
+        assert_eq!(before[row], after[row]);
+    }
+    let ids = |item| snapshot.creatives(item).map(|c| snapshot.creative_id(c)).collect::<Vec<_>>();
+    assert!(ids(150).ends_with(&[50, 51]) && ids(0).ends_with(&[60]) && ids(199).ends_with(&[70]));
+}
+
+#[test]
+fn a_batch_with_one_bad_update_changes_nothing() {
+    let catalog = catalog(300, 8);
+    let before = describe(&catalog.snapshot());
+    let good = Update::Bid { item: 8, bid: Micros(1) };
+    let item = |change: fn(&mut NewItem)| {
+        let mut item = new_item(5_000_000, ItemKind::Ad, &[1, 2]);
+        change(&mut item);
+        Update::Insert(item)
+    };
+    let creative = |item, id, codes| Update::InsertCreative { item, creative: NewCreative { id, codes } };
+    let advertiser = |id, pacing| Update::InsertAdvertiser(NewAdvertiser { id, budget: None, pacing });
+    let with_creatives =
+        (0..300).find(|&row| !catalog.snapshot().creatives(row).is_empty()).unwrap() as u64 * 7 + 1;
+    let bad = [
+        (Update::Bid { item: 2, bid: Micros(1) }, "item", "2 is not in the catalog"),
+        (Update::Bid { item: 1, bid: Micros((1 << 43) + 1) }, "bid", "8796093022209"),
+        (Update::Reserve { item: 1, reserve: Micros(u64::MAX) }, "reserve", "2^43"),
+        (Update::Active { item: u64::MAX, active: true }, "item", "18446744073709551615"),
+        (Update::Budget { advertiser: 15, remaining: Micros(1) }, "advertiser", "15 is not"),
+        (Update::Pacing { advertiser: 11, pacing: 1.5 }, "pacing", "is 1.5, expected 0 to 1"),
+        (Update::Pacing { advertiser: 11, pacing: f32::NAN }, "pacing", "is NaN"),
+        (item(|item| item.id = 1), "id", "1 is in the catalog already"),
+        (item(|item| item.codes = vec![0, 5, 0]), "codes", "holds 5, expected codes below 5"),
+        (item(|item| item.codes = vec![0; 4]), "codes", "has 4 codes, expected 3"),
+        (item(|item| item.bid = Micros(1 << 44)), "bid", "17592186044416"),
+        (item(|item| item.embedding = vec![0.0]), "embedding", "has 1 values, expected 3"),
+        (item(|item| item.embedding[1] = f32::NAN), "embedding", "NaN"),
+        (item(|item| item.advertiser = Some(15)), "advertiser", "15 is not"),
+        (item(|item| item.creatives[1].id = 1), "creative.id", "1 is a creative of item 5000000"),
+        (creative(2, 90, vec![0; 3]), "item", "2 is not"),
+        (creative(1, 90, vec![0; 2]), "codes", "has 2 codes, expected 3"),
+        (creative(with_creatives, 0, vec![0; 3]), "creative.id", "0 is a creative"),
+        (advertiser(11, 1.0), "id", "advertiser 11 is in the catalog already"),
+        (advertiser(16, -0.5), "pacing", "is -0.5"),
+    ];
+    for (update, field, message) in bad {
+        let error = catalog.apply(&[good.clone(), update.clone(), good.clone()]).unwrap_err();
+        assert_eq!((error.index, error.field), (1, field), "{update:?}");
+        assert!(error.message.contains(message), "{error}");
+        assert_eq!(catalog.snapshot().version(), 1);
+        assert_eq!(describe(&catalog.snapshot()), before);
+    }
+    assert_eq!(catalog.apply(&[good]), Ok(2));
+    assert_ne!(describe(&catalog.snapshot()), before);
+}
+
+#[test]
+fn a_snapshot_never_changes_while_writers_run() {
+    let catalog = catalog(600, 77);
+    let pairs = [71, 78, 141, 148].map(|item| Update::Bid { item, bid: Micros(1) });
+    catalog.apply(&pairs).unwrap();
+    let rounds = AtomicU64::new(0);
+    let done = AtomicBool::new(false);
+    let write = |first: u64| {
+        let mut writes = 0;
+        while writes < 300 || rounds.load(Ordering::Relaxed) < 60 {
+            // Two items always change together, so that a torn snapshot would show.
+            let bid = Micros(first + writes);
+            let pair = [1, 8].map(|item| Update::Bid { item: item + first * 70, bid });
+            catalog.apply(&pair).unwrap();
+            writes += 1;
+        }
+        writes
+    };
+    let read = || {
+        let mut newest = 0;
+        while !done.load(Ordering::Relaxed) {
+            let snapshot = catalog.snapshot();
+            assert!(snapshot.version() >= newest, "versions never go back");
+            newest = snapshot.version();
+            let ads = 0..snapshot.ads().len();
+            let before = (snapshot.aggregate(ads.clone()), describe(&snapshot));
+            for first in [1, 2] {
+                let [a, b] = [1, 8].map(|id| snapshot.find(id + first * 70).unwrap());
+                assert_eq!(snapshot.declared_bid(a), snapshot.declared_bid(b), "both of a pair or none");
+            }
+            std::thread::yield_now();
+            assert_eq!(before, (snapshot.aggregate(ads), describe(&snapshot)));
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let writes: u64 = std::thread::scope(|scope| {
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        let writers = [scope.spawn(|| write(1)), scope.spawn(|| write(2))];
+        let writes = writers.map(|writer| writer.join());
+        done.store(true, Ordering::Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        writes.into_iter().map(|writes| writes.unwrap()).sum()
+    });
+    assert_eq!(catalog.snapshot().version(), 2 + writes);
+    let snapshot = catalog.snapshot();
+    check_range(&snapshot, 0..snapshot.ads().len(), &bids_of(&snapshot));
 }

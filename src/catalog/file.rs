@@ -65,14 +65,16 @@ impl Header {
         self.metadata.info(name)
     }
 
-    /// Length of a column's first axis; 0 where it is missing.
-    fn rows(&self, name: &str) -> usize {
-        self.info(name).and_then(|info| info.shape.first().copied()).unwrap_or(0)
+    /// Length of the first axis of the first of these columns that the file has; 0 where it has none.
+    fn rows(&self, names: &[&str]) -> usize {
+        names.iter().find_map(|name| self.info(name)?.shape.first().copied()).unwrap_or(0)
     }
 
-    /// Every column's types and shape as they must be, given the number of ids.
+    /// Every column's types and shape as they must be, given the numbers of ids.
     fn expected(&self, shape: &Shape) -> Vec<(&'static str, &'static [Dtype], &'static str, Vec<usize>)> {
-        let (n, m, a) = (self.rows("item.id"), self.rows("creative.id"), self.rows("advertiser.id"));
+        let n = self.rows(&["item.id", "item.kind"]);
+        let m = self.rows(&["creative.id", "creative.codes"]);
+        let a = self.rows(&["advertiser.id", "advertiser.budget_micros", "advertiser.pacing"]);
         const U64: (&[Dtype], &str) = (&[Dtype::U64], "U64");
         const U16: (&[Dtype], &str) = (&[Dtype::U16], "U16");
         const U8: (&[Dtype], &str) = (&[Dtype::U8], "U8");
