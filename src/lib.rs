@@ -1,7 +1,9 @@
 //! Bidslate serves end-to-end generative advertising (EGA-V2, arXiv 2505.17549).
 
 pub mod catalog;
+pub mod cpu;
 pub mod error;
 pub mod model;
 pub mod money;
+pub mod ops;
 pub mod synthetic;

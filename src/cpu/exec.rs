@@ -1,0 +1,71 @@
+//! How an operation runs: on which instruction set and on which threads.
+
+use crate::cpu::Isa;
+
+/// The type of the operands of the products. Sums are f32 either way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// Operands as they are.
+    F32,
+    /// Operands rounded to bf16, to the nearest, ties to even.
+    Bf16,
+}
+
+/// How an operation runs. The bits of the results do not depend on it in [`Precision::F32`], and never on the pool.
+#[derive(Clone, Copy)]
+pub struct Exec<'p> {
+    /// The instruction set.
+    pub isa: Isa,
+    /// Threads to split the work over; without a pool it runs on the calling thread.
+    pub pool: Option<&'p rayon::ThreadPool>,
+}
+
+impl Exec<'_> {
+    /// Into how many pieces to split work of `flops` operations: one per thread of the pool, one in all where waking
+    /// a thread would cost more than it brings.
+    pub(crate) fn pieces(self, flops: usize) -> usize {
+        const WORTH_A_THREAD: usize = 1 << 19;
+        self.pool.map_or(1, |pool| pool.current_num_threads().min(flops / WORTH_A_THREAD)).max(1)
+    }
+
+    /// Runs `piece(0)` .. `piece(pieces - 1)`, in the pool where there is one.
+    pub(crate) fn each(self, pieces: usize, piece: impl Fn(usize) + Sync) {
+        match self.pool {
+            Some(pool) if pieces > 1 => pool.install(|| fork(0, pieces, &piece)),
+            _ => (0..pieces).for_each(piece),
+        }
+    }
+
+    /// Like [`Exec::each`], with `scratch[i]` for piece `i`: there must be one for each piece.
+    pub(crate) fn each_with<S: Send>(self, scratch: &mut [S], piece: impl Fn(usize, &mut S) + Sync) {
+        match self.pool {
+            Some(pool) if scratch.len() > 1 => pool.install(|| fork_with(0, scratch, &piece)),
+            _ => scratch.iter_mut().enumerate().for_each(|(index, scratch)| piece(index, scratch)),
+        }
+    }
+}
+
+fn fork(first: usize, pieces: usize, piece: &(impl Fn(usize) + Sync)) {
+    if pieces <= 1 {
+        return (first..first + pieces).for_each(piece);
+    }
+    let half = pieces / 2;
+    rayon::join(|| fork(first, half, piece), || fork(first + half, pieces - half, piece));
+}
+
+fn fork_with<S: Send>(first: usize, scratch: &mut [S], piece: &(impl Fn(usize, &mut S) + Sync)) {
+    match scratch {
+        [] => {}
+        [scratch] => piece(first, scratch),
+        _ => {
+            let half = scratch.len() / 2;
+            let (low, high) = scratch.split_at_mut(half);
+            rayon::join(|| fork_with(first, low, piece), || fork_with(first + half, high, piece));
+        }
+    }
+}
+
+/// The `index`-th of `pieces` nearly equal parts of `0..count`.
+pub(crate) fn part(count: usize, pieces: usize, index: usize) -> std::ops::Range<usize> {
+    count * index / pieces..count * (index + 1) / pieces
+}
