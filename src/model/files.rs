@@ -215,6 +215,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, LoadError> {
 }
 
 /// Maps a regular file for reading.
+#[allow(unsafe_code, reason = "weights are too large to copy, and mapping a file is unsafe in any crate")]
 pub(crate) fn map(path: &Path) -> Result<Mmap, LoadError> {
     let io = |error| LoadError::io(path, error);
     // Looked at before it is opened: to open a pipe waits for a writer.
