@@ -40,6 +40,7 @@ pub struct TensorFiles {
     path: PathBuf,
     maps: Vec<Mmap>,
     tensors: BTreeMap<String, StoredTensor>,
+    metadata: BTreeMap<String, String>,
 }
 
 impl TensorFiles {
@@ -68,7 +69,8 @@ impl TensorFiles {
     /// # Errors
     /// [`LoadError::Io`] where it cannot be opened, [`LoadError::Format`] where it is truncated or malformed.
     pub fn open_file(path: &Path) -> Result<Self, LoadError> {
-        let mut files = Self { path: path.into(), maps: Vec::new(), tensors: BTreeMap::new() };
+        let mut files =
+            Self { path: path.into(), maps: Vec::new(), tensors: BTreeMap::new(), metadata: BTreeMap::new() };
         files.add(path)?;
         Ok(files)
     }
@@ -86,7 +88,8 @@ impl TensorFiles {
                 return Err(format_error(&index, message));
             }
         }
-        let mut files = Self { path: index, maps: Vec::new(), tensors: BTreeMap::new() };
+        let mut files =
+            Self { path: index, maps: Vec::new(), tensors: BTreeMap::new(), metadata: BTreeMap::new() };
         for (shard, tensors) in shards {
             let held = files.add(&dir.join(shard))?;
             files.compare_shard(shard, &tensors, &held, &weight_map)?;
@@ -113,6 +116,7 @@ impl TensorFiles {
             names.push(name);
         }
         self.maps.push(map);
+        self.metadata.extend(header.metadata);
         Ok(names)
     }
 
@@ -144,6 +148,11 @@ impl TensorFiles {
         &self.path
     }
 
+    /// What the writers of the files noted about them, by key.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
     /// Number of mapped files.
     pub fn file_count(&self) -> usize {
         self.maps.len()
@@ -172,6 +181,8 @@ pub(crate) struct Header {
     pub tensors: BTreeMap<String, TensorInfo>,
     /// Where the data begin in the file.
     pub data_start: usize,
+    /// What the writer noted about the file.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// Reads the header of a safetensors file; `Err` says what is wrong with it.
@@ -196,7 +207,8 @@ pub(crate) fn read_header(file: &[u8]) -> Result<Header, String> {
         return Err(format!("holds {held} bytes of data, its header says {said} (truncated?)"));
     }
     let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-    Ok(Header { tensors, data_start: 8 + json.len() })
+    let notes = metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    Ok(Header { tensors, data_start: 8 + json.len(), metadata: notes })
 }
 
 #[derive(Deserialize)]

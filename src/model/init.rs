@@ -1,6 +1,7 @@
 //! Model directories with random weights, for tests and benchmarks.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use super::config::{CONFIG_FILE, ModelConfig};
 use super::files::WEIGHTS_FILE;
 use super::tensors::{QuantizerEncoders, TensorSpec, expected_tensors};
 use super::tokenizer::write_tokenizer;
-use super::weights::WeightType;
+use super::weights::{ORIGIN, WeightType};
 use crate::error::LoadError;
 
 /// Writes `config.json`, `tokenizer.json` and `model.safetensors` with random weights of type `dtype` into
@@ -36,10 +37,14 @@ pub fn init_model(dir: &Path, config: &ModelConfig, dtype: WeightType, seed: u64
     config.write(&config_path)?;
     write_tokenizer(dir, config)?;
     let path = dir.join(WEIGHTS_FILE);
-    serialize_to_file(random_tensors(config, dtype, seed), None, &path).map_err(|error| match error {
-        SafeTensorError::IoError(source) => LoadError::io(&path, source),
-        other => LoadError::Format { path: path.clone(), message: other.to_string() },
-    })?;
+    let origin =
+        HashMap::from([(ORIGIN.into(), format!("RANDOM WEIGHTS (seed {seed}): lists mean nothing"))]);
+    serialize_to_file(random_tensors(config, dtype, seed), Some(origin), &path).map_err(
+        |error| match error {
+            SafeTensorError::IoError(source) => LoadError::io(&path, source),
+            other => LoadError::Format { path: path.clone(), message: other.to_string() },
+        },
+    )?;
     // The writer goes through a temporary file, which only its owner may read.
     let permissions =
         fs::metadata(&config_path).map_err(|error| LoadError::io(&config_path, error))?.permissions();

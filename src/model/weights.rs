@@ -11,6 +11,9 @@ use super::files::{StoredTensor, TensorFiles};
 use super::tensors::{QuantizerEncoders, QuantizerKind, TensorSpec, expected_tensors};
 use crate::error::{LoadError, TensorFault};
 
+/// Key of the files' metadata under which they say where the weights come from.
+pub const ORIGIN: &str = "origin";
+
 /// Bytes of a tensor that one task looks through for NaN and infinities.
 const SCAN_BLOCK: usize = 1 << 20;
 
@@ -118,6 +121,11 @@ impl Weights {
     /// As [`Weights::f32`].
     pub fn raw(&self, name: &str) -> &[u8] {
         self.files.data(self.tensor(name).0)
+    }
+
+    /// Where the weights come from, as the file's metadata say under `origin`.
+    pub fn origin(&self) -> Option<&str> {
+        self.files.metadata().get(ORIGIN).map(String::as_str)
     }
 
     /// Names of the tensors, sorted.

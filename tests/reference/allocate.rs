@@ -189,7 +189,8 @@ fn score(model: &Model, request: &Request, network: &Network, beam: Beam, creati
     let slots: Vec<_> =
         items.iter().zip(&creatives).map(|(item, &c)| (*item, item.creatives[c].codes.as_slice())).collect();
     let features = network.reward_features(&slots);
-    let tower = |name: &str| -> Vec<f64> { (0..slots.len()).map(|i| network.tower(name, &features, i)).collect() };
+    let tower =
+        |name: &str| -> Vec<f64> { (0..slots.len()).map(|i| network.tower(name, &features, i)).collect() };
     let (pctr_poi, pctr_creative, pcvr) = (tower("pctr_poi"), tower("pctr_creative"), tower("pcvr"));
     let m = &request.objective;
     let mut reward = 0.0;
@@ -269,7 +270,13 @@ fn prices(model: &Model, request: &Request, lists: &[Scored], winner: usize, rat
     }
 }
 
-fn vcg_prices(model: &Model, request: &Request, lists: &[Scored], winner: usize, places: &[Place]) -> Vec<Price> {
+fn vcg_prices(
+    model: &Model,
+    request: &Request,
+    lists: &[Scored],
+    winner: usize,
+    places: &[Place],
+) -> Vec<Price> {
     let valued: Vec<Valued> = lists
         .iter()
         .map(|list| Valued {
@@ -286,7 +293,8 @@ fn vcg_prices(model: &Model, request: &Request, lists: &[Scored], winner: usize,
     let unit = model.config.bid_unit_micros as f64;
     let price = |i: usize| {
         let (id, q) = (model.items[lists[winner].beam.rows[i]].id, places[i].q);
-        let size = valued.iter().map(|list| others(list, id, m_rev).abs() + list.reward.abs()).fold(0.0, f64::max);
+        let size =
+            valued.iter().map(|list| others(list, id, m_rev).abs() + list.reward.abs()).fold(0.0, f64::max);
         Price {
             price: vcg_price(&valued, winner, id, q, m_rev).map(|price| price * unit),
             scale: size / (m_rev * q) * unit,
@@ -346,7 +354,9 @@ fn list_columns(model: &Model, lists: &[Scored]) -> Lists {
     for list in lists {
         let items: Vec<_> = list.beam.rows.iter().map(|&row| &model.items[row]).collect();
         columns.items.push(items.iter().map(|item| item.id).collect());
-        columns.creatives.push(items.iter().zip(&list.creatives).map(|(item, &c)| item.creatives[c].id).collect());
+        columns
+            .creatives
+            .push(items.iter().zip(&list.creatives).map(|(item, &c)| item.creatives[c].id).collect());
         columns.log_prob.push(list.beam.score);
         columns.reward.push(list.reward);
     }

@@ -1,2 +1,50 @@
-//! The command line.
-fn main() {}
+//! The `bidslate` command.
+
+mod allocate;
+mod import;
+mod init_model;
+mod inspect;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Serves end-to-end generative advertising: one model allocates the slots, picks the creatives, sets the
+/// payments.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Allocate(allocate::AllocateArgs),
+    Import(import::ImportArgs),
+    Inspect(inspect::InspectArgs),
+    InitModel(init_model::InitModelArgs),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_env("BIDSLATE_LOG"))
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE)
+        .init();
+    let done = match Cli::parse().command {
+        Command::Allocate(args) => args.run(),
+        Command::Import(args) => args.run().map(|()| true),
+        Command::Inspect(args) => args.run().map(|()| true),
+        Command::InitModel(args) => args.run().map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

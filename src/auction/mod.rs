@@ -1,0 +1,5 @@
+//! From a list to what each advertiser pays.
+
+pub mod choice;
+pub mod pricing;
+pub mod settle;

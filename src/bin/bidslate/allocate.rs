@@ -1,0 +1,304 @@
+//! `bidslate allocate`: requests in, priced lists out, line by line.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bidslate::cpu::Precision;
+use bidslate::engine::{Device, Engine, Limits, Report};
+use bidslate::error::RequestError;
+use bidslate::model::config::ModelConfig;
+use bidslate::request::{Candidates, Request};
+use bidslate::response::{Response, Trace};
+use indicatif::{ProgressBar, ProgressStyle};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+use crate::table::{self, Labels};
+
+/// Most beams a request file may ask for; beyond it a request is refused.
+const MOST_BEAMS: usize = 4096;
+
+/// Answers the requests of a file, one JSON object a line.
+#[derive(clap::Args)]
+pub struct AllocateArgs {
+    /// Model directory.
+    #[arg(long)]
+    model: PathBuf,
+    /// Catalog; catalog.safetensors of the model directory unless given.
+    #[arg(long)]
+    catalog: Option<PathBuf>,
+    /// Requests, one JSON object a line; blank lines are passed over.
+    #[arg(long)]
+    requests: PathBuf,
+    /// Where to run: cpu or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// Threads; as many as the machine has unless given.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Requests handed to the engine at a time.
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// json: one response a line. table: for people.
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    format: Format,
+    /// Precision of the encoder's and decoders' products.
+    #[arg(long, value_enum, default_value_t = Products::F32)]
+    precision: Products,
+    /// Where to write; standard output unless given.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Intermediate tensors, as safetensors.
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    /// What items are, for the table; labels.jsonl beside the requests unless given.
+    #[arg(long)]
+    labels: Option<PathBuf>,
+    /// Add the time of each stage to the responses.
+    #[arg(long)]
+    timings: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Json,
+    Table,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Products {
+    F32,
+    Bf16,
+}
+
+/// One line of the file: its id, and the request or why it is none.
+struct Line {
+    id: Value,
+    request: Result<Request, RequestError>,
+}
+
+impl AllocateArgs {
+    /// Runs the command; false where a request was refused.
+    pub fn run(self) -> Result<bool> {
+        if self.batch == 0 {
+            bail!("--batch is 0, expected at least 1");
+        }
+        let engine = self.engine()?;
+        let labels = self.labels()?;
+        let mut out: Box<dyn Write> = match &self.out {
+            Some(path) => {
+                Box::new(BufWriter::new(File::create(path).with_context(|| path.display().to_string())?))
+            }
+            None => Box::new(BufWriter::new(std::io::stdout().lock())),
+        };
+        if self.format == Format::Table {
+            self.write_heading(&engine, &mut out)?;
+        }
+        let report = Report {
+            timings: self.timings,
+            quotes: self.format == Format::Table,
+            trace: self.trace.is_some(),
+        };
+        let mut traces = Traces::default();
+        let bar = self.bar()?;
+        let mut all_good = true;
+        let mut lines = lines(&self.requests)?;
+        loop {
+            let batch: Vec<Line> = lines.by_ref().take(self.batch).collect::<Result<_>>()?;
+            if batch.is_empty() {
+                break;
+            }
+            for (id, answer) in answers(&engine, batch, report) {
+                all_good &= answer.is_ok();
+                if let (Ok(Response { trace: Some(trace), .. }), true) = (&answer, self.trace.is_some()) {
+                    traces.add(&id, trace, engine.config())?;
+                }
+                self.write(&mut out, &id, &answer, labels.as_ref())?;
+                bar.inc(1);
+            }
+        }
+        out.flush()?;
+        bar.finish_and_clear();
+        if let Some(path) = &self.trace {
+            traces.write(path)?;
+        }
+        Ok(all_good)
+    }
+
+    fn engine(&self) -> Result<Engine> {
+        let config = ModelConfig::read(&self.model.join("config.json"))?;
+        let threads = self
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let mut builder = Engine::builder()
+            .model(&self.model)
+            .device(self.device)
+            .threads(threads)
+            .limits(limits(&self.requests, &config, threads.min(self.batch))?)
+            .precision(match self.precision {
+                Products::F32 => Precision::F32,
+                Products::Bf16 => Precision::Bf16,
+            });
+        if let Some(catalog) = &self.catalog {
+            builder = builder.catalog(catalog.clone());
+        }
+        Ok(builder.build()?)
+    }
+
+    fn labels(&self) -> Result<Option<Labels>> {
+        match (&self.labels, self.format) {
+            (Some(path), Format::Table) => Labels::read(path).map(Some),
+            (None, Format::Table) => {
+                let beside = self.requests.with_file_name("labels.jsonl");
+                beside.exists().then(|| Labels::read(&beside)).transpose()
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn write_heading(&self, engine: &Engine, out: &mut dyn Write) -> Result<()> {
+        let memory = engine.memory();
+        if let Some(origin) = engine.origin() {
+            writeln!(out, "{origin}")?;
+        }
+        writeln!(
+            out,
+            "model {} | catalog version {} with {} items | {:.0} MB ({:.0} weights, {:.0} workspaces)",
+            self.model.display(),
+            engine.catalog().snapshot().version(),
+            engine.catalog().snapshot().len(),
+            memory.total() as f64 / 1e6,
+            memory.weights as f64 / 1e6,
+            memory.workspaces as f64 / 1e6,
+        )?;
+        Ok(())
+    }
+
+    /// A bar over the lines of the file, on a terminal and after the first second.
+    fn bar(&self) -> Result<ProgressBar> {
+        let bar = ProgressBar::new(lines(&self.requests)?.count() as u64);
+        bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} requests, {eta} left")?);
+        bar.enable_steady_tick(Duration::from_secs(1));
+        Ok(bar)
+    }
+
+    fn write(
+        &self,
+        out: &mut dyn Write,
+        id: &Value,
+        answer: &Result<Response, RequestError>,
+        labels: Option<&Labels>,
+    ) -> Result<()> {
+        let json = match answer {
+            Ok(response) => serde_json::to_value(response)?,
+            Err(error) => json!({"id": id, "error": error}),
+        };
+        match self.format {
+            Format::Table => writeln!(out, "{}", table::render(&json, labels))?,
+            Format::Json => match answer {
+                // Straight from the struct, so that the keys keep their order.
+                Ok(response) => writeln!(out, "{}", serde_json::to_string(response)?)?,
+                Err(_) => writeln!(out, "{json}")?,
+            },
+        }
+        Ok(())
+    }
+}
+
+/// The lines of a request file that are not blank.
+fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Line>> + use<>> {
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| name.clone())?;
+    let lines = BufReader::new(file).split(b'\n').map(move |line| line.with_context(|| name.clone()));
+    Ok(lines
+        .filter(|line| line.as_ref().map_or(true, |line| !line.trim_ascii().is_empty()))
+        .map(|line| line.map(|line| parse(&line))))
+}
+
+fn parse(line: &[u8]) -> Line {
+    let id = || serde_json::from_slice::<Value>(line).ok()?.get("id").cloned();
+    match Request::from_json(line) {
+        Ok(request) => Line { id: json!(request.id), request: Ok(request) },
+        Err(error) => Line { id: id().unwrap_or(Value::Null), request: Err(error) },
+    }
+}
+
+/// Room for every request of the file that keeps to the model's own limits and to [`MOST_BEAMS`].
+fn limits(path: &Path, config: &ModelConfig, batch: usize) -> Result<Limits> {
+    let mut limits = Limits { batch, history: 0, beams: 1, candidates: 0, slots: 1 };
+    for line in lines(path)? {
+        let Ok(request) = line?.request else { continue };
+        let beams = request.beam_width.unwrap_or(config.beam_width);
+        let slots = request.list_len.unwrap_or(config.list_len);
+        let named = match &request.candidates {
+            Candidates::All => 0,
+            Candidates::Items(items) => items.len(),
+        };
+        limits.history = limits.history.max(request.history.len().min(config.history_len));
+        limits.beams = if beams <= MOST_BEAMS { limits.beams.max(beams) } else { limits.beams };
+        limits.candidates = limits.candidates.max(named).max(request.organic.len());
+        limits.slots = if slots <= config.list_len { limits.slots.max(slots) } else { limits.slots };
+    }
+    Ok(limits)
+}
+
+/// The answers to a batch of lines, in their order.
+fn answers(
+    engine: &Engine,
+    batch: Vec<Line>,
+    report: Report,
+) -> Vec<(Value, Result<Response, RequestError>)> {
+    let requests: Vec<Request> = batch.iter().filter_map(|line| line.request.clone().ok()).collect();
+    let mut responses = engine.allocate_with(&requests, report).into_iter();
+    batch
+        .into_iter()
+        .map(|line| {
+            let answer = line.request.and_then(|_| responses.next().unwrap_or_else(|| unreachable!()));
+            (line.id, answer)
+        })
+        .collect()
+}
+
+/// Tensors of a trace file: name to type, shape and bytes.
+#[derive(Default)]
+struct Traces(BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>);
+
+impl Traces {
+    fn add(&mut self, id: &Value, trace: &Trace, config: &ModelConfig) -> Result<()> {
+        let id = id.as_str().map_or_else(|| id.to_string(), String::from);
+        let (k, w, d) = (config.list_len, config.codebook_size, config.hidden_size);
+        let lists = trace.log_prob.len();
+        if self.0.contains_key(&format!("{id}/encoder")) {
+            bail!("--trace: two requests are named {id:?}, and their tensors would have the same names");
+        }
+        let mut put = |name: &str, dtype, shape: Vec<usize>, bytes: &[u8]| {
+            self.0.insert(format!("{id}/{name}"), (dtype, shape, bytes.to_vec()));
+        };
+        let bytes = bytemuck::cast_slice;
+        put("encoder", Dtype::F32, vec![trace.encoder.len() / d, d], bytemuck::cast_slice(&trace.encoder));
+        put("lists/items", Dtype::I64, vec![lists, k], bytemuck::cast_slice(&trace.items));
+        put("lists/creatives", Dtype::I64, vec![lists, k], bytemuck::cast_slice(&trace.creatives));
+        put("lists/log_prob", Dtype::F64, vec![lists], bytes(&trace.log_prob));
+        put("lists/reward", Dtype::F64, vec![lists], bytes(&trace.reward));
+        let steps = k * config.poi_code_layers;
+        put("winner/poi_logits", Dtype::F32, vec![steps, w], bytemuck::cast_slice(&trace.poi_logits));
+        let d_r = config.reward_hidden_size;
+        let features = bytemuck::cast_slice(&trace.reward_features);
+        put("winner/reward_features", Dtype::F32, vec![k, d_r], features);
+        put("winner/rate", Dtype::F64, vec![k], bytes(&trace.rate));
+        Ok(())
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let views = self
+            .0
+            .iter()
+            .map(|(name, (dtype, shape, bytes))| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+            .collect::<Result<Vec<_>>>()?;
+        safetensors::serialize_to_file(views, None, path).with_context(|| path.display().to_string())
+    }
+}

@@ -1,0 +1,6 @@
+//! From logits to lists: token-level bidding, eligibility, beam search.
+
+pub mod bidding;
+pub mod candidates;
+mod expand;
+pub mod search;

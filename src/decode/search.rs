@@ -1,0 +1,362 @@
+//! Beam search weighted by bids token by token (Eq. 21-23), over the codes that lead to eligible items only.
+//!
+//! The search knows nothing of the model: each step it names the rows that the decoder must run, and takes their
+//! logits. Scores are f64; ties go to the lower beam, then to the lower code.
+
+use super::bidding::{BidWeight, splitmix64};
+use super::candidates::Ads;
+use super::expand::{Child, Expander, Prefix};
+use crate::catalog::Snapshot;
+use crate::error::{RequestError, RequestErrorKind};
+use crate::request::{AdPolicy, BidAggregate, BidScope};
+
+/// The rules of one search.
+#[derive(Debug, Clone)]
+pub struct SearchRules {
+    /// Slots to fill, L.
+    pub list_len: usize,
+    /// Beams to keep, N_S.
+    pub beam_width: usize,
+    /// Where ads may stand.
+    pub policy: AdPolicy,
+    /// Exponent of bids.
+    pub alpha: f64,
+    /// Weight of organic content.
+    pub beta: f64,
+    /// How the bids behind a code become its bid.
+    pub aggregate: BidAggregate,
+    /// Which items are behind a code.
+    pub scope: BidScope,
+    /// Seed of the tie-breaking hash.
+    pub tie_seed: u64,
+    /// Micros in one bid unit.
+    pub bid_unit: u64,
+    /// C_p.
+    pub code_layers: usize,
+    /// W.
+    pub codebook_size: usize,
+}
+
+/// An item in a list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Chosen {
+    /// Row of the item in the snapshot.
+    pub item: u32,
+    /// Position among the request's ads; none for an organic item.
+    pub position: Option<u32>,
+    /// ln z of the item: the sum of ln z over its codes.
+    pub ln_z: f64,
+}
+
+/// A candidate list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CandidateList {
+    /// Its items, slot by slot.
+    pub items: Vec<Chosen>,
+    /// Sum of ln z, over dropped part-built items too.
+    pub score: f64,
+    /// The decoder row that ran this list's prefix at each position.
+    pub path: Vec<u32>,
+}
+
+/// A row that the decoder must run: the beam's last code (none at position 0) and, for every earlier position,
+/// the row that ran its prefix there.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The code chosen last.
+    pub last_code: Option<u16>,
+    /// Rows of the earlier positions, oldest first.
+    pub path: &'a [u32],
+}
+
+#[derive(Debug, Clone, Default)]
+struct Beam {
+    score: f64,
+    /// Sum of ln z of the item being built.
+    item_ln_z: f64,
+    prefix: Prefix,
+    last_code: Option<u16>,
+    items: Vec<Chosen>,
+    path: Vec<u32>,
+    ads: usize,
+    last_ad: Option<usize>,
+    organics: usize,
+    finished: bool,
+}
+
+/// A way on: code `code` (-1: the beam is finished) of beam `beam`.
+#[derive(Debug, Clone)]
+struct Continuation {
+    score: f64,
+    ln_z: f64,
+    beam: u32,
+    code: i32,
+    prefix: Prefix,
+}
+
+/// A beam search in progress.
+pub struct Search<'a> {
+    rules: &'a SearchRules,
+    snapshot: &'a Snapshot,
+    ads: &'a Ads<'a>,
+    organic: &'a [u32],
+    excluded: Option<u32>,
+    expander: Expander<'a>,
+    step: usize,
+    beams: Vec<Beam>,
+    spare: Vec<Beam>,
+    continuations: Vec<Continuation>,
+    children: Vec<Child>,
+    ln_w: Vec<f64>,
+    used: Vec<u32>,
+}
+
+impl<'a> Search<'a> {
+    /// A search for lists of `ads` and `organic` items (rows of the snapshot, in their fixed order), starting
+    /// from one empty beam. `excluded` is an ad, by position, that no list may show.
+    pub fn new(
+        rules: &'a SearchRules,
+        snapshot: &'a Snapshot,
+        ads: &'a Ads<'a>,
+        organic: &'a [u32],
+        excluded: Option<u32>,
+    ) -> Self {
+        let expander = Expander::new(
+            snapshot,
+            ads,
+            organic,
+            rules.scope,
+            rules.aggregate,
+            BidWeight::new(rules.alpha, rules.beta),
+            rules.bid_unit as f64,
+            excluded,
+            (rules.code_layers, rules.codebook_size),
+        );
+        let mut search = Self {
+            rules,
+            snapshot,
+            ads,
+            organic,
+            excluded,
+            expander,
+            step: 0,
+            beams: Vec::with_capacity(rules.beam_width),
+            spare: Vec::with_capacity(rules.beam_width),
+            continuations: Vec::new(),
+            children: Vec::new(),
+            ln_w: Vec::new(),
+            used: Vec::new(),
+        };
+        let mut beam = Beam::default();
+        search.open_slot(&mut beam);
+        search.beams.push(beam);
+        search.enter_rows();
+        search
+    }
+
+    /// Steps taken so far: the position that the rows must be run at.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// Whether no row is left to be expanded.
+    pub fn is_over(&self) -> bool {
+        self.step == self.rules.list_len * self.rules.code_layers || self.beams.iter().all(|b| b.finished)
+    }
+
+    /// The rows to run at this position, in the order of their beams.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        let step = self.step;
+        self.beams
+            .iter()
+            .filter(|b| !b.finished)
+            .map(move |b| Row { last_code: b.last_code, path: &b.path[..step] })
+    }
+
+    /// Takes the logits of the rows, [rows, W], and keeps the best beams of all continuations.
+    ///
+    /// # Errors
+    /// [`RequestErrorKind::NotFinite`] where the logit of a code that may follow is not finite.
+    pub fn advance(&mut self, logits: &[f32]) -> Result<(), RequestError> {
+        self.continuations.clear();
+        let mut rows = logits.chunks_exact(self.rules.codebook_size);
+        for q in 0..self.beams.len() {
+            if self.beams[q].finished {
+                self.push_finished(q);
+            } else {
+                self.expand(q, rows.next().unwrap_or_default())?;
+            }
+        }
+        self.keep_best();
+        let mut next = std::mem::take(&mut self.spare);
+        next.clear();
+        let continuations = std::mem::take(&mut self.continuations);
+        next.extend(continuations.iter().map(|c| self.follow(c)));
+        self.continuations = continuations;
+        self.spare = std::mem::replace(&mut self.beams, next);
+        self.step += 1;
+        self.enter_rows();
+        Ok(())
+    }
+
+    /// The candidate lists, best beam first.
+    pub fn into_lists(self) -> Vec<CandidateList> {
+        self.beams
+            .into_iter()
+            .map(|b| CandidateList { items: b.items, score: b.score, path: b.path })
+            .collect()
+    }
+
+    fn layer(&self) -> usize {
+        self.step % self.rules.code_layers
+    }
+
+    /// Notes in every unfinished beam's path which row will run it at this position.
+    fn enter_rows(&mut self) {
+        for (row, beam) in self.beams.iter_mut().filter(|b| !b.finished).enumerate() {
+            beam.path.push(row as u32);
+        }
+    }
+
+    /// Begins the next slot of a beam: nothing of an item is built yet.
+    fn open_slot(&self, beam: &mut Beam) {
+        let slot = beam.items.len();
+        let policy = &self.rules.policy;
+        let allowed = policy.max_ads.is_none_or(|most| beam.ads < most)
+            && slot >= policy.first_ad_slot
+            && beam.last_ad.is_none_or(|last| slot - last > policy.min_gap);
+        let ads = if allowed { self.ads.len() as u32 } else { 0 };
+        beam.prefix = Prefix { ads: 0..ads, organic: beam.organics < self.organic.len() };
+        beam.item_ln_z = 0.0;
+    }
+
+    fn push_finished(&mut self, q: usize) {
+        self.continuations.push(Continuation {
+            score: self.beams[q].score,
+            ln_z: 0.0,
+            beam: q as u32,
+            code: -1,
+            prefix: Prefix::default(),
+        });
+    }
+
+    /// Adds the continuations of beam `q`, whose logits are `logits` [W].
+    fn expand(&mut self, q: usize, logits: &[f32]) -> Result<(), RequestError> {
+        let beam = &self.beams[q];
+        self.used.clear();
+        self.used.extend(beam.items.iter().filter_map(|chosen| chosen.position).chain(self.excluded));
+        self.used.sort_unstable();
+        let organic = self.organic.get(beam.organics).copied();
+        let (children, ln_w) = (&mut self.children, &mut self.ln_w);
+        let layer = self.step % self.rules.code_layers;
+        self.expander.expand(&beam.prefix, layer, &self.used, organic, children, ln_w);
+        // From here on ln_w holds logit + ln w.
+        for (x, child) in ln_w.iter_mut().zip(children.iter()) {
+            let logit = logits[usize::from(child.code)];
+            if !logit.is_finite() {
+                return Err(RequestError::new(
+                    RequestErrorKind::NotFinite,
+                    "history",
+                    format!("the logit of code {} at position {} is {logit}", child.code, self.step),
+                ));
+            }
+            *x += f64::from(logit);
+        }
+        let log_sum = log_sum_exp(ln_w);
+        if log_sum == f64::NEG_INFINITY {
+            self.push_finished(q);
+            return Ok(());
+        }
+        let score = beam.score;
+        self.continuations.extend(
+            children.iter().zip(ln_w.iter()).filter(|(_, x)| **x > f64::NEG_INFINITY).map(|(child, x)| {
+                let ln_z = x - log_sum;
+                Continuation {
+                    score: score + ln_z,
+                    ln_z,
+                    beam: q as u32,
+                    code: i32::from(child.code),
+                    prefix: Prefix { ads: child.ads.clone(), organic: child.organic },
+                }
+            }),
+        );
+        Ok(())
+    }
+
+    /// Leaves the `beam_width` best continuations, best first.
+    fn keep_best(&mut self) {
+        let order = |a: &Continuation, b: &Continuation| {
+            b.score.total_cmp(&a.score).then(a.beam.cmp(&b.beam)).then(a.code.cmp(&b.code))
+        };
+        let width = self.rules.beam_width;
+        if self.continuations.len() > width {
+            self.continuations.select_nth_unstable_by(width, order);
+            self.continuations.truncate(width);
+        }
+        self.continuations.sort_unstable_by(order);
+    }
+
+    /// The beam that a continuation leads to.
+    fn follow(&self, continuation: &Continuation) -> Beam {
+        let mut beam = self.beams[continuation.beam as usize].clone();
+        beam.score = continuation.score;
+        let Ok(code) = u16::try_from(continuation.code) else {
+            beam.finished = true;
+            return beam;
+        };
+        beam.last_code = Some(code);
+        beam.item_ln_z += continuation.ln_z;
+        beam.prefix = continuation.prefix.clone();
+        if self.layer() + 1 == self.rules.code_layers {
+            self.close_item(&mut beam);
+        }
+        beam
+    }
+
+    /// Chooses the item behind a beam's full code, and opens the next slot.
+    fn close_item(&self, beam: &mut Beam) {
+        let slot = beam.items.len();
+        let (item, position) = self.best_item(beam);
+        match position {
+            Some(_) => {
+                beam.ads += 1;
+                beam.last_ad = Some(slot);
+            }
+            None => beam.organics += 1,
+        }
+        beam.items.push(Chosen { item, position, ln_z: beam.item_ln_z });
+        self.open_slot(beam);
+    }
+
+    /// The item with the highest bid behind the beam's full code; of equal bids the one with the higher hash.
+    fn best_item(&self, beam: &Beam) -> (u32, Option<u32>) {
+        let hash = |item: u32| splitmix64(self.rules.tie_seed ^ self.snapshot.id(item));
+        let organic = self.organic.get(beam.organics).filter(|_| beam.prefix.organic);
+        let mut best = organic.map(|&item| (0, hash(item), item, None));
+        let used = |p: u32| Some(p) == self.excluded || beam.items.iter().any(|c| c.position == Some(p));
+        let mut used_here: Vec<u32> =
+            beam.items.iter().filter_map(|c| c.position).chain(self.excluded).collect();
+        used_here.sort_unstable();
+        let range = beam.prefix.ads.start as usize..beam.prefix.ads.end as usize;
+        if let Some(bid) = self.ads.aggregate_without(range.clone(), &used_here).max {
+            self.ads.for_each_with_bid(range, bid, &mut |p| {
+                let item = self.ads.item(p);
+                let rival = (bid.0, hash(item), item, Some(p as u32));
+                if !used(p as u32) && best.is_none_or(|b| (b.0, b.1) < (rival.0, rival.1)) {
+                    best = Some(rival);
+                }
+            });
+        }
+        // A code is only ever kept with an item behind it, so there is a best one.
+        best.map_or((u32::MAX, None), |b| (b.2, b.3))
+    }
+}
+
+/// ln of the sum of e^x; -infinity where every x is, or there is none.
+fn log_sum_exp(xs: &[f64]) -> f64 {
+    let max = xs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if max == f64::NEG_INFINITY {
+        return max;
+    }
+    max + libm::log(xs.iter().map(|x| libm::exp(x - max)).sum())
+}

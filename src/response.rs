@@ -1,0 +1,127 @@
+//! What comes out: the list, and what each ad pays.
+
+use serde::Serialize;
+
+use crate::catalog::{ItemKind, Rejection};
+use crate::money::Micros;
+use crate::request::RequestId;
+
+/// The answer to one request.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Response {
+    /// Name of the request.
+    pub id: RequestId,
+    /// Version of the catalog snapshot that the whole request saw.
+    pub catalog_version: u64,
+    /// The list, slot by slot; shorter than asked for where nothing more could be shown.
+    pub slots: Vec<Slot>,
+    /// Reward of the list, in bid units where the objective is revenue.
+    pub reward: f64,
+    /// Sum of ln z over the list's codes: the score of its beam.
+    pub log_prob: f64,
+    /// Index of the list among the candidate lists.
+    pub beam: usize,
+    /// Number of candidate lists.
+    pub lists: usize,
+    /// Candidates and organic items that could not take part, and why. Where the candidates were all ads of
+    /// the catalog, at most [`MAX_REJECTED_OF_ALL`] of the ads, in catalog order.
+    pub rejected: Vec<RejectedItem>,
+    /// Per slot, what each pricing rule would charge; where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quotes: Option<Vec<Quote>>,
+    /// Where the time went; where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
+    /// Intermediate tensors; where asked for. Not part of the JSON.
+    #[serde(skip)]
+    pub trace: Option<Box<Trace>>,
+}
+
+/// Most rejected ads that a response lists where the candidates were all ads of the catalog.
+pub const MAX_REJECTED_OF_ALL: usize = 1000;
+
+/// One slot of the list.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Slot {
+    /// Id of the item.
+    pub item: u64,
+    /// Ad or organic.
+    pub kind: ItemKind,
+    /// Id of the creative.
+    pub creative: u64,
+    /// The bid per click that allocation and payment saw (after pacing); 0 for organic items.
+    pub bid_micros: Micros,
+    /// What a click costs the advertiser; 0 for organic items.
+    pub payment_micros: Micros,
+    /// The payment network's rate, or payment / bid for the other rules; 0 for organic items.
+    pub rate: f64,
+    /// Probability of a click on the POI.
+    pub pctr_poi: f64,
+    /// Probability of a click on the creative.
+    pub pctr_creative: f64,
+    /// Probability of a conversion.
+    pub pcvr: f64,
+    /// Probability of the item under token-level bidding: the product of z over its codes.
+    pub z: f64,
+    /// Marginal contribution of the ad (Eq. 31) in bid units; none for organic items, where it was not asked
+    /// for, and where there is no list without the ad.
+    pub marginal: Option<f64>,
+}
+
+/// A candidate or organic item that could not take part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RejectedItem {
+    /// Id of the item.
+    pub item: u64,
+    /// Why.
+    pub reason: Rejection,
+}
+
+/// What each pricing rule would charge for one slot; organic items 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Quote {
+    /// By the payment network.
+    pub network_micros: Micros,
+    /// By GSP along the list.
+    pub gsp_micros: Micros,
+    /// By the Clarke pivot over the candidate lists; none where revenue has no weight in the objective.
+    pub vcg_micros: Option<Micros>,
+}
+
+/// Wall time of each stage of one request, in microseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Timings {
+    /// Request to tokens and candidates.
+    pub resolve_us: u64,
+    /// Encoder, and the keys and values that the decoders read.
+    pub encode_us: u64,
+    /// Beam search: POI decoder and selection.
+    pub search_us: u64,
+    /// Creative decoder.
+    pub creative_us: u64,
+    /// Reward model and list choice.
+    pub reward_us: u64,
+    /// Payments and counterfactuals.
+    pub payment_us: u64,
+}
+
+/// Intermediate tensors of one request, row-major, for comparing implementations.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Trace {
+    /// Encoder output S_e, [n, d].
+    pub encoder: Vec<f32>,
+    /// Item ids of the lists, [N_S, K], -1 where empty.
+    pub items: Vec<i64>,
+    /// Creative ids of the lists, [N_S, K], -1 where empty.
+    pub creatives: Vec<i64>,
+    /// Scores of the lists, [N_S].
+    pub log_prob: Vec<f64>,
+    /// Rewards of the lists, [N_S].
+    pub reward: Vec<f64>,
+    /// POI logits along the winning list, [K C_p, W], before bids and masks.
+    pub poi_logits: Vec<f32>,
+    /// Reward features f of the winning list, [K, d_r].
+    pub reward_features: Vec<f32>,
+    /// Rates of the winning list, [K].
+    pub rate: Vec<f64>,
+}
