@@ -63,7 +63,7 @@ def table(results: list[dict]) -> str:
         "| threads | | type | median ms | best ms | medians of the rounds | bidslate f32 / it | bidslate bf16 / it |",
         "| --: | --- | --- | --: | --: | --- | --: | --: |",
     ]
-    for key in sorted(rows):
+    for key in sorted(rows, key=lambda key: (key[0], key[1] != "bidslate", key)):
         threads, name, kind = key
         engine = [medians.get((threads, "bidslate", precision)) for precision in ("f32", "bf16")]
         ratios = ["-" if ms is None or name == "bidslate" else f"{ms / medians[key]:.2f}" for ms in engine]

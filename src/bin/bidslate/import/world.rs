@@ -27,7 +27,7 @@ const RESERVE_SHARE: f64 = 0.2;
 const CENT_MICROS: f64 = 10_000.0;
 const MOST_CREATIVES: u64 = 6;
 /// Size of a creative's style vector beside the place's own vector of size about 1.
-const STYLE_SCALE: f64 = 0.5;
+const STYLE_SCALE: f64 = 0.8;
 
 /// The catalog, index for index beside the places it was made of.
 pub struct World {

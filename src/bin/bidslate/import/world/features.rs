@@ -16,7 +16,7 @@ const PRICE: f64 = 0.3;
 const RATING: f64 = 0.2;
 const POPULARITY: f64 = 0.3;
 const LOCATION: f64 = 0.5;
-const OWN: f64 = 0.1;
+const OWN: f64 = 0.3;
 
 /// A random direction of length about 1.
 pub fn direction(draws: &mut Stream) -> [f64; EMBEDDING] {
