@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use bidslate::error::LoadError;
 use bidslate::model::config::{CONFIG_FILE, ModelConfig};
-use bidslate::model::files::{INDEX_FILE, WEIGHTS_FILE};
+use bidslate::model::files::{INDEX_FILE, TensorFiles, WEIGHTS_FILE};
 use bidslate::model::tokenizer::{TOKENIZER_FILE, check_tokenizer};
 use bidslate::model::weights::{WeightType, Weights};
 use proptest::prelude::*;
@@ -148,6 +148,28 @@ fn open(dir: &Path) -> Result<(), TestCaseError> {
         Err(other) => prop_assert!(false, "{other}"),
     }
     Ok(())
+}
+
+/// The files of a folder of seeds, by name.
+fn seeds(target: &str) -> Vec<(String, std::path::PathBuf)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.path())).collect()
+}
+
+#[test]
+fn seeds_are_what_their_names_say() {
+    let configs = seeds("config");
+    assert!(configs.len() >= 2);
+    for (name, path) in configs {
+        assert!(ModelConfig::read(&path).is_ok(), "config/{name}");
+    }
+    let weights = seeds("weights");
+    assert!(weights.len() >= 6);
+    for (name, path) in weights {
+        let valid = ["f32", "nan", "types"].contains(&name.as_str());
+        assert_eq!(TensorFiles::open_file(&path).is_ok(), valid, "weights/{name}");
+    }
 }
 
 proptest! {
