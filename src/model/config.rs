@@ -204,7 +204,7 @@ impl ModelConfig {
             fault(key, message)
         })?;
         json.end().map_err(|e| fault(".".into(), e.to_string()))?;
-        config.check().map_err(|(key, message)| fault(key.into(), message))?;
+        config.check_as(path)?;
         Ok(config)
     }
 
@@ -222,6 +222,13 @@ impl ModelConfig {
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         self.check_sizes()?;
         self.check_constants()
+    }
+
+    /// [`ModelConfig::check`], with the fault as an error of the file `path`.
+    pub(crate) fn check_as(&self, path: &Path) -> Result<(), LoadError> {
+        let fault =
+            |(key, message): (&str, _)| LoadError::Config { path: path.into(), key: key.into(), message };
+        self.check().map_err(fault)
     }
 
     fn check_sizes(&self) -> Result<(), (&'static str, String)> {
