@@ -277,6 +277,14 @@ fn what_is_no_file_is_refused() {
     assert_eq!(format_message(Weights::open(dir.path(), &small_config())), "is not a regular file");
 }
 
+#[test]
+fn a_configuration_out_of_range_is_refused() {
+    let dir = model_dir(&small_config(), WeightType::F32);
+    let config = ModelConfig { list_len: 0, hidden_size: usize::MAX, ..small_config() };
+    let error = Weights::open(dir.path(), &config).unwrap_err();
+    assert!(matches!(&error, LoadError::Config { key, .. } if key == "list_len"), "{error}");
+}
+
 /// Turns the weights of `dir` into shards; the index says where `shard` puts each tensor.
 fn split(dir: &Path, shard: impl Fn(&str) -> String) -> serde_json::Map<String, serde_json::Value> {
     let tensors = read_tensors(&dir.join("model.safetensors"));

@@ -204,7 +204,7 @@ impl ModelConfig {
             fault(key, message)
         })?;
         json.end().map_err(|e| fault(".".into(), e.to_string()))?;
-        config.check().map_err(|(key, message)| fault(key.into(), message))?;
+        config.check_as(path)?;
         Ok(config)
     }
 
@@ -222,6 +222,13 @@ impl ModelConfig {
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         self.check_sizes()?;
         self.check_constants()
+    }
+
+    /// [`ModelConfig::check`], with the fault as an error of the file `path`.
+    pub(crate) fn check_as(&self, path: &Path) -> Result<(), LoadError> {
+        let fault =
+            |(key, message): (&str, _)| LoadError::Config { path: path.into(), key: key.into(), message };
+        self.check().map_err(fault)
     }
 
     fn check_sizes(&self) -> Result<(), (&'static str, String)> {
@@ -335,5 +342,122 @@ impl ModelConfig {
     /// Encoder tokens of a history of `behaviors` entries.
     pub fn history_tokens(&self, behaviors: usize) -> usize {
         1 + behaviors.min(self.history_len) * self.tokens_per_behavior()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(text: &[u8]) -> Result<ModelConfig, LoadError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(CONFIG_FILE);
+        std::fs::write(&path, text).unwrap();
+        ModelConfig::read(&path)
+    }
+
+    /// Key and message of what reading says of `tiny` with `key` set to `value` (or removed, for null).
+    fn fault(key: &str, value: Value) -> (String, String) {
+        let mut json = serde_json::to_value(ModelConfig::of_size(ModelSize::Tiny)).unwrap();
+        match value {
+            Value::Null => drop(json.as_object_mut().unwrap().remove(key)),
+            value => json[key] = value,
+        }
+        match read(json.to_string().as_bytes()) {
+            Err(LoadError::Config { key, message, .. }) => (key, message),
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_size_is_valid_and_comes_back() {
+        for size in [ModelSize::Tiny, ModelSize::Small, ModelSize::Base, ModelSize::Large] {
+            let config = ModelConfig::of_size(size);
+            let text = serde_json::to_vec(&config).unwrap();
+            assert_eq!(read(&text).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let mut json = serde_json::to_value(ModelConfig::of_size(ModelSize::Tiny)).unwrap();
+        let optional = [
+            "format_version",
+            "context_features",
+            "behavior_features",
+            "quantizer_size",
+            "quantizer_hidden",
+            "bid_unit_micros",
+            "billable_unit_micros",
+            "rms_eps",
+            "rope_theta",
+            "alpha",
+            "beta",
+        ];
+        for key in optional {
+            json.as_object_mut().unwrap().remove(key).unwrap();
+        }
+        let config = read(json.to_string().as_bytes()).unwrap();
+        assert_eq!(
+            (config.rms_eps, config.rope_theta, config.alpha, config.beta),
+            (1e-6, 10_000.0, 1.2, 2.0)
+        );
+        assert_eq!((config.bid_unit_micros, config.billable_unit_micros), (1_000_000, 1));
+        assert_eq!((config.quantizer_size, config.creative_embedding_size()), (None, 64));
+        assert!(config.context_features.is_empty() && config.behavior_features.is_empty());
+    }
+
+    #[test]
+    fn faults_name_the_key_and_what_was_expected() {
+        for (key, value, expected) in [
+            ("list_len", Value::Null, "missing field"),
+            ("list_len", json!(0), "is 0, expected 1 to 1024"),
+            ("list_len", json!(-1), "invalid value"),
+            ("list_len", json!("10"), "invalid type"),
+            ("list_len", json!(1e3), "invalid type"),
+            ("format_version", json!(2), "this version reads 1"),
+            ("num_heads", json!(3), "is not 32, 64 or 128"),
+            ("reward_heads", json!(5), "does not divide reward_hidden_size 64"),
+            ("codebook_size", json!(65_537), "expected 2 to 65536"),
+            ("quantizer_hidden", json!([64, 0]), "holds 0"),
+            ("context_features", json!({"hour": 0}), "\"hour\" has 0 values"),
+            ("bid_unit_micros", json!(0), "is 0"),
+            ("billable_unit_micros", json!(1_u64 << 44), "expected 1 to 2^43"),
+            ("alpha", json!(16.5), "expected 0 to 16"),
+            ("beta", json!(-1), "is -1, expected 0"),
+            ("rope_theta", json!(0), "is 0"),
+        ] {
+            let (named, message) = fault(key, value);
+            assert_eq!(named, key);
+            assert!(message.contains(expected), "{key}: {message}, expected {expected:?}");
+        }
+        assert_eq!(fault("context_features", json!({"hour": "many"})).0, "context_features.hour");
+        assert_eq!(fault("hidden_sise", json!(1)).0, "hidden_sise");
+    }
+
+    #[test]
+    fn text_that_is_no_configuration_is_refused() {
+        let repeated = br#"{"history_len": 1, "history_len": 1}"#;
+        let nan = br#"{"alpha": NaN}"#;
+        let infinite = br#"{"alpha": 1e999}"#;
+        let twice = br#"{"context_features": {"a": 1, "a": 2}}"#;
+        for (text, expected) in [
+            (&repeated[..], "duplicate field"),
+            (nan, "expected"),
+            (infinite, "out of range"),
+            (twice, "occurs twice"),
+            (b"[1, 2]", "not a JSON object"),
+            (b"", "EOF"),
+            (b"\xff\xfe", "not a JSON object"),
+            (b"{\"\xff\": 1}", ""),
+        ] {
+            let Err(LoadError::Config { message, .. }) = read(text) else { panic!("{text:?}") };
+            assert!(message.contains(expected), "{message}, expected {expected:?}");
+        }
+        let mut text = serde_json::to_vec(&ModelConfig::of_size(ModelSize::Tiny)).unwrap();
+        text.extend(b" {}");
+        assert!(matches!(read(&text), Err(LoadError::Config { .. })), "more than one value");
     }
 }

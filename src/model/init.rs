@@ -28,11 +28,7 @@ use crate::error::LoadError;
 /// [`LoadError::Config`] for a configuration out of range, [`LoadError::Io`] where a file cannot be written.
 pub fn init_model(dir: &Path, config: &ModelConfig, dtype: WeightType, seed: u64) -> Result<(), LoadError> {
     let config_path = dir.join(CONFIG_FILE);
-    config.check().map_err(|(key, message)| LoadError::Config {
-        path: config_path.clone(),
-        key: key.into(),
-        message,
-    })?;
+    config.check_as(&config_path)?;
     fs::create_dir_all(dir).map_err(|error| LoadError::io(dir, error))?;
     config.write(&config_path)?;
     write_tokenizer(dir, config)?;

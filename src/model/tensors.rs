@@ -96,7 +96,7 @@ impl QuantizerEncoders {
     }
 }
 
-/// Every tensor of a model of `config`, in the order of the computation.
+/// Every tensor of a model of `config` (one that passes its check), in the order of the computation.
 pub fn expected_tensors(config: &ModelConfig, encoders: QuantizerEncoders) -> Vec<TensorSpec> {
     let mut list = List(Vec::new());
     list.embeddings(config);
@@ -112,7 +112,8 @@ pub fn expected_tensors(config: &ModelConfig, encoders: QuantizerEncoders) -> Ve
     list.push("poi_head.weight", [config.poi_code_layers * config.codebook_size, d]);
     list.creative(config);
     list.reward(config);
-    list.mlp("payment.mlp", config.reward_hidden_size + (config.list_len - 1) + 1, &MLP_SIZES);
+    // f_i, ln(1 + b) of the other K - 1 slots, z q.
+    list.mlp("payment.mlp", config.reward_hidden_size + config.list_len, &MLP_SIZES);
     if let Some(size) = config.quantizer_size {
         for kind in QuantizerKind::ALL {
             list.quantizer(config, kind, size, encoders.has(kind));

@@ -6,7 +6,7 @@ use std::path::Path;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::config::ModelConfig;
+use super::config::{CONFIG_FILE, ModelConfig};
 use super::files::{StoredTensor, TensorFiles};
 use super::tensors::{QuantizerEncoders, QuantizerKind, TensorSpec, expected_tensors};
 use crate::error::{LoadError, TensorFault};
@@ -76,9 +76,11 @@ impl Weights {
     /// `model.safetensors.index.json` and its shards.
     ///
     /// # Errors
-    /// [`LoadError::Io`] and [`LoadError::Format`] for files that cannot be read, one [`LoadError::Tensors`]
-    /// that lists every missing, unexpected, wrongly shaped, wrongly typed and not finite tensor.
+    /// [`LoadError::Config`] for a configuration out of range, [`LoadError::Io`] and [`LoadError::Format`] for
+    /// files that cannot be read, one [`LoadError::Tensors`] that lists every missing, unexpected, wrongly
+    /// shaped, wrongly typed and not finite tensor.
     pub fn open(dir: &Path, config: &ModelConfig) -> Result<Self, LoadError> {
+        config.check_as(&dir.join(CONFIG_FILE))?;
         let files = TensorFiles::open_dir(dir)?;
         let faults = faults(&files, config);
         if !faults.is_empty() {
@@ -93,7 +95,7 @@ impl Weights {
     ///
     /// # Panics
     /// Where the model has no such tensor: names come from
-    /// [`expected_tensors`](super::tensors::expected_tensors), never from input.
+    /// [`expected_tensors`], never from input.
     pub fn f32(&self, name: &str) -> Cow<'_, [f32]> {
         let (tensor, dtype) = self.tensor(name);
         widen(dtype, self.files.data(tensor))
@@ -156,7 +158,8 @@ impl Weights {
     }
 }
 
-/// Everything about `files` that does not fit `config`, sorted by the tensors' names; empty if they fit.
+/// Everything about `files` that does not fit `config` (one that passes its check), sorted by the tensors'
+/// names; empty if they fit.
 pub fn faults(files: &TensorFiles, config: &ModelConfig) -> Vec<TensorFault> {
     let encoders = QuantizerEncoders::of(config, files.tensors().map(|(name, _)| name));
     let mut specs = expected_tensors(config, encoders);

@@ -112,3 +112,60 @@ fn is_empty(dir: &Path) -> anyhow::Result<bool> {
         Err(error) => Err(error).with_context(|| dir.display().to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bidslate::model::tokenizer::check_tokenizer;
+    use bidslate::model::weights::Weights;
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: InitModelArgs,
+    }
+
+    fn run(dir: &Path, options: &[&str]) -> anyhow::Result<()> {
+        let line = ["init-model", "--size", "tiny", "--items", "40", "--requests", "3"];
+        let dir = dir.to_str().unwrap();
+        Cli::try_parse_from(line.into_iter().chain(options.iter().copied()).chain([dir]))?.args.run()
+    }
+
+    #[test]
+    fn a_directory_is_complete_and_loads() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("new/model");
+        run(&model, &["--codebook-size", "8", "--list-len", "4", "--dtype", "bf16"]).unwrap();
+        let config = ModelConfig::read(&model.join("config.json")).unwrap();
+        assert_eq!((config.codebook_size, config.list_len, config.history_len), (8, 4, 256));
+        let weights = Weights::open(&model, &config).unwrap();
+        assert_eq!(weights.dtype("embed.weight"), WeightType::BF16);
+        check_tokenizer(&model, &config).unwrap();
+        assert!(model.join("catalog.safetensors").exists());
+        let requests = fs::read_to_string(model.join("requests.jsonl")).unwrap();
+        assert_eq!(requests.lines().count(), 3);
+    }
+
+    #[test]
+    fn nothing_is_overwritten_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = dir.path().join("note");
+        fs::write(&note, "keep me").unwrap();
+        let error = run(dir.path(), &["--codebook-size", "8"]).unwrap_err();
+        assert!(error.to_string().contains("is not empty"), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        run(dir.path(), &["--codebook-size", "8", "--force"]).unwrap();
+        assert_eq!(fs::read_to_string(note).unwrap(), "keep me");
+    }
+
+    #[test]
+    fn sizes_out_of_range_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = run(dir.path(), &["--list-len", "0"]).unwrap_err();
+        assert!(error.to_string().contains("key `list_len`: is 0"), "{error}");
+        assert!(run(dir.path(), &["--items", "3"]).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was written");
+    }
+}

@@ -238,3 +238,59 @@ fn table(header: &[&str], numbers: usize) -> Table {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use bidslate::model::config::ModelSize;
+    use bidslate::model::init::init_model;
+    use bidslate::model::weights::WeightType;
+
+    use super::*;
+
+    fn model() -> (tempfile::TempDir, ModelConfig) {
+        let config = ModelConfig { codebook_size: 8, ..ModelConfig::of_size(ModelSize::Tiny) };
+        let dir = tempfile::tempdir().unwrap();
+        init_model(dir.path(), &config, WeightType::F16, 1).unwrap();
+        (dir, config)
+    }
+
+    #[test]
+    fn a_sound_directory_fits() {
+        let (dir, config) = model();
+        let report = Report::of(dir.path());
+        assert_eq!((report.fits, &report.faults[..]), (true, &[][..]));
+        let weights = report.weights.as_ref().unwrap();
+        assert_eq!(weights.bytes, 2 * weights.parameters);
+        let embed = weights.components.iter().find(|component| component.component == "embed").unwrap();
+        assert_eq!((embed.tensors, embed.parameters), (1, (config.vocabulary_size() * 64) as u64));
+        assert!(report.catalog.is_none());
+        assert!(report.text().ends_with("Everything fits.\n"));
+        InspectArgs { dir: dir.path().into(), json: true }.run().unwrap();
+    }
+
+    #[test]
+    fn every_fault_is_shown() {
+        let (dir, mut config) = model();
+        config.list_len += 1;
+        config.codebook_size += 1;
+        config.write(&dir.path().join(CONFIG_FILE)).unwrap();
+        std::fs::write(dir.path().join("catalog.safetensors"), b"short").unwrap();
+        let report = Report::of(dir.path());
+        // The catalog, the tokenizer, position and payment for the list; embeddings, two heads and two
+        // codebooks for the codes.
+        assert_eq!(report.faults.len(), 1 + 1 + 2 + 5, "{:#?}", report.faults);
+        let text = report.text();
+        assert!(report.faults.iter().all(|fault| text.contains(fault)));
+        assert!(!report.fits && text.ends_with("It does not fit.\n"));
+        let error = InspectArgs { dir: dir.path().into(), json: false }.run().unwrap_err();
+        assert!(error.to_string().ends_with("does not fit: 9 fault(s)"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_directory_does_not_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        let report = Report::of(dir.path());
+        assert_eq!(report.faults.len(), 2, "config.json and model.safetensors: {:#?}", report.faults);
+        assert!(!report.fits);
+    }
+}
