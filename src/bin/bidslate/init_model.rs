@@ -1,4 +1,5 @@
-//! `bidslate init-model`: a model directory of a standard size with random weights and a made-up catalog.
+//! `bidslate init-model`: a model directory with random weights, of a standard size with a made-up catalog, or of
+//! a given configuration for a catalog that is already there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,14 +11,19 @@ use bidslate::model::weights::WeightType;
 use bidslate::synthetic::SyntheticCatalog;
 use clap::ValueEnum;
 
-/// Make a model directory with random weights, a made-up catalog and requests, for benches and tests.
+/// Make a model directory with random weights, for benches and tests: with --size also a made-up catalog and
+/// requests, with --config the model alone.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("shape").required(true).args(["size", "config"])))]
 pub struct InitModelArgs {
     /// Directory to make.
     dir: PathBuf,
-    /// Size of the model.
+    /// A standard size.
     #[arg(long, value_enum)]
-    size: Size,
+    size: Option<Size>,
+    /// A config.json whose sizes to take.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Seed of everything random: the same seed gives the same files.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -25,12 +31,12 @@ pub struct InitModelArgs {
     #[arg(long, value_enum, default_value_t = Type::F32)]
     dtype: Type,
     /// Items of the catalog; one in four is an ad.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(4..=100_000_000))]
+    #[arg(long, conflicts_with = "config", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(4..=100_000_000))]
     items: u32,
     /// Requests to write into requests.jsonl.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, conflicts_with = "config", default_value_t = 8)]
     requests: u32,
-    /// Past behaviours (B), instead of the size's own.
+    /// Past behaviours (B), instead of those of the size or file.
     #[arg(long)]
     history_len: Option<usize>,
     /// Slots of the list (K).
@@ -55,6 +61,17 @@ enum Size {
     Large,
 }
 
+impl From<Size> for ModelSize {
+    fn from(size: Size) -> Self {
+        match size {
+            Size::Tiny => Self::Tiny,
+            Size::Small => Self::Small,
+            Size::Base => Self::Base,
+            Size::Large => Self::Large,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Type {
     F32,
@@ -68,8 +85,11 @@ impl InitModelArgs {
         if !self.force && !is_empty(&self.dir)? {
             bail!("{} is not empty; --force writes into it all the same", self.dir.display());
         }
-        let config = self.config();
+        let config = self.config()?;
         init_model(&self.dir, &config, self.weight_type(), self.seed)?;
+        if self.config.is_some() {
+            return Ok(());
+        }
         let catalog = SyntheticCatalog::new(&config, self.items as usize, self.seed);
         catalog.write(&self.dir.join("catalog.safetensors"), &config)?;
         let requests = catalog.requests(&config, self.requests as usize, self.seed);
@@ -78,13 +98,12 @@ impl InitModelArgs {
         fs::write(&path, lines).with_context(|| path.display().to_string())
     }
 
-    fn config(&self) -> ModelConfig {
-        let mut config = ModelConfig::of_size(match self.size {
-            Size::Tiny => ModelSize::Tiny,
-            Size::Small => ModelSize::Small,
-            Size::Base => ModelSize::Base,
-            Size::Large => ModelSize::Large,
-        });
+    fn config(&self) -> anyhow::Result<ModelConfig> {
+        let mut config = match (&self.config, self.size) {
+            (Some(path), _) => ModelConfig::read(path)?,
+            (None, Some(size)) => ModelConfig::of_size(size.into()),
+            (None, None) => bail!("neither --size nor --config is given"),
+        };
         for (key, value) in [
             (&mut config.history_len, self.history_len),
             (&mut config.list_len, self.list_len),
@@ -93,7 +112,7 @@ impl InitModelArgs {
         ] {
             *key = value.unwrap_or(*key);
         }
-        config
+        Ok(config)
     }
 
     fn weight_type(&self) -> WeightType {
