@@ -70,6 +70,8 @@ pub struct Outcome {
     pub reward_features: Vec<Vector>,
     /// The slots' rates.
     pub rates: Vec<f64>,
+    /// Sum over the winning list's ads of b * pctr_poi, in bid units: what marginal contributions are part of.
+    pub ad_value: f64,
     pub payment: Payment,
     /// What a payment may be off by where a price straddles a multiple: the billable unit.
     pub billable_unit_micros: u64,
@@ -139,6 +141,7 @@ pub fn allocate(model: &Model, json: &Value) -> Result<Outcome, Refusal> {
     }
     Ok(Outcome {
         reward: winner.reward,
+        ad_value: ad_value(model, winner),
         log_prob: winner.beam.score,
         beam,
         lists: list_columns(model, &decoded.lists),
@@ -189,7 +192,8 @@ fn score(model: &Model, request: &Request, network: &Network, beam: Beam, creati
     let slots: Vec<_> =
         items.iter().zip(&creatives).map(|(item, &c)| (*item, item.creatives[c].codes.as_slice())).collect();
     let features = network.reward_features(&slots);
-    let tower = |name: &str| -> Vec<f64> { (0..slots.len()).map(|i| network.tower(name, &features, i)).collect() };
+    let tower =
+        |name: &str| -> Vec<f64> { (0..slots.len()).map(|i| network.tower(name, &features, i)).collect() };
     let (pctr_poi, pctr_creative, pcvr) = (tower("pctr_poi"), tower("pctr_creative"), tower("pcvr"));
     let m = &request.objective;
     let mut reward = 0.0;
@@ -269,7 +273,13 @@ fn prices(model: &Model, request: &Request, lists: &[Scored], winner: usize, rat
     }
 }
 
-fn vcg_prices(model: &Model, request: &Request, lists: &[Scored], winner: usize, places: &[Place]) -> Vec<Price> {
+fn vcg_prices(
+    model: &Model,
+    request: &Request,
+    lists: &[Scored],
+    winner: usize,
+    places: &[Place],
+) -> Vec<Price> {
     let valued: Vec<Valued> = lists
         .iter()
         .map(|list| Valued {
@@ -286,7 +296,8 @@ fn vcg_prices(model: &Model, request: &Request, lists: &[Scored], winner: usize,
     let unit = model.config.bid_unit_micros as f64;
     let price = |i: usize| {
         let (id, q) = (model.items[lists[winner].beam.rows[i]].id, places[i].q);
-        let size = valued.iter().map(|list| others(list, id, m_rev).abs() + list.reward.abs()).fold(0.0, f64::max);
+        let size =
+            valued.iter().map(|list| others(list, id, m_rev).abs() + list.reward.abs()).fold(0.0, f64::max);
         Price {
             price: vcg_price(&valued, winner, id, q, m_rev).map(|price| price * unit),
             scale: size / (m_rev * q) * unit,
@@ -346,7 +357,9 @@ fn list_columns(model: &Model, lists: &[Scored]) -> Lists {
     for list in lists {
         let items: Vec<_> = list.beam.rows.iter().map(|&row| &model.items[row]).collect();
         columns.items.push(items.iter().map(|item| item.id).collect());
-        columns.creatives.push(items.iter().zip(&list.creatives).map(|(item, &c)| item.creatives[c].id).collect());
+        columns
+            .creatives
+            .push(items.iter().zip(&list.creatives).map(|(item, &c)| item.creatives[c].id).collect());
         columns.log_prob.push(list.beam.score);
         columns.reward.push(list.reward);
     }

@@ -112,7 +112,8 @@ fn rotary_positions() {
     // Head size 4, position 1: pairs (0, 2) at angle 1 and (1, 3) at base^(-1/2) = 0.1.
     let mut x = [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0];
     rotate(&mut x, 2, 1, 100.0);
-    let expected = [1f64.cos(), 0.1f64.cos(), 1f64.sin(), 0.1f64.sin(), 0.0, -(0.1f64.sin()), 0.0, 0.1f64.cos()];
+    let expected =
+        [1f64.cos(), 0.1f64.cos(), 1f64.sin(), 0.1f64.sin(), 0.0, -(0.1f64.sin()), 0.0, 0.1f64.cos()];
     x.iter().zip(expected).for_each(|(x, e)| near(*x, e));
     // Scores depend on the distance alone.
     let at = |x: [f64; 4], position| {
@@ -214,7 +215,10 @@ fn prices_by_hand() {
     assert_eq!(one.slots[0].payment_micros, 1_000_000);
     about(one.slots[0].marginal.unwrap(), 0.5);
     about(one.slots[0].rate, 1.0 / 3.0);
-    assert_eq!(run(&model, json!({"payment": "vcg", "objective": {"revenue": 0}})).unwrap_err().field, "objective");
+    assert_eq!(
+        run(&model, json!({"payment": "vcg", "objective": {"revenue": 0}})).unwrap_err().field,
+        "objective"
+    );
 }
 
 #[test]
@@ -257,7 +261,8 @@ fn aggregates_and_scopes_by_hand() {
 
 #[test]
 fn a_dropped_item_leaves_its_ln_z_in_the_score() {
-    let items = [row(1, true, &[0, 0], 3_000_000), row(2, true, &[0, 1], 0), row(3, true, &[1, 0], 1_000_000)];
+    let items =
+        [row(1, true, &[0, 0], 3_000_000), row(2, true, &[0, 1], 0), row(3, true, &[1, 0], 1_000_000)];
     let changes = json!({"organic": [], "beam_width": 1, "bid_scope": "code", "beta": 0});
     let outcome = run(&flat(2, &items), changes).unwrap();
     // Slot 0: code 0 weighs 3 of 4, then ad 1 is alone. Slot 1: code 0 again 3 of 4 (by code ad 1 counts), but
@@ -276,7 +281,10 @@ fn short_and_empty_lists() {
     assert_eq!((empty.slots.len(), empty.reward, empty.beam), (0, 0.0, 0));
     let organic = run(&model, json!({"policy": {"first_ad_slot": 1}})).unwrap();
     assert_eq!(organic.slots.iter().map(|slot| slot.item).collect::<Vec<_>>(), [3, 1]);
-    assert_eq!((organic.slots[0].kind, organic.slots[0].payment_micros, organic.slots[0].rate), ("organic", 0, 0.0));
+    assert_eq!(
+        (organic.slots[0].kind, organic.slots[0].payment_micros, organic.slots[0].rate),
+        ("organic", 0, 0.0)
+    );
 }
 
 #[test]

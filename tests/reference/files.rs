@@ -155,9 +155,7 @@ fn reals(file: &SafeTensors, name: &str) -> Tensor {
     let view = file.tensor(name).unwrap();
     let bytes = view.data();
     let data = match view.dtype() {
-        Dtype::F32 => {
-            bytes.chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f64).collect()
-        }
+        Dtype::F32 => bytes.chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f64).collect(),
         Dtype::BF16 => bytes.chunks(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f64()).collect(),
         Dtype::F16 => bytes.chunks(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f64()).collect(),
         other => panic!("{name} holds {other:?}"),
@@ -212,8 +210,10 @@ fn read_catalog(path: &Path) -> Vec<Item> {
         let creatives = (offsets[i] as usize..offsets[i + 1] as usize)
             .map(|c| Creative { id: creative_ids[c], codes: rows("creative.codes", c) })
             .collect();
-        let advertiser =
-            advertiser_of.as_ref().and_then(|of| advertisers.iter().find(|a| a.id == of[i])).filter(|_| kinds[i] == 1);
+        let advertiser = advertiser_of
+            .as_ref()
+            .and_then(|of| advertisers.iter().find(|a| a.id == of[i]))
+            .filter(|_| kinds[i] == 1);
         items.push(Item {
             id: ids[i],
             is_ad: kinds[i] == 1,

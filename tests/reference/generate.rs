@@ -161,7 +161,8 @@ fn tokenizer(config: &Value) -> Value {
             tokens.extend((0..size(config, "codebook_size")).map(|k| format!("<{letter}{layer}_{k}>")));
         }
     }
-    let vocab: Map<String, Value> = tokens.into_iter().enumerate().map(|(id, token)| (token, json!(id))).collect();
+    let vocab: Map<String, Value> =
+        tokens.into_iter().enumerate().map(|(id, token)| (token, json!(id))).collect();
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
         "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
@@ -255,7 +256,9 @@ pub fn layout(config: &Value) -> Vec<(String, Vec<usize>, Draw)> {
     for l in 0..size(config, "decoder_layers") {
         w.decoder_block(&format!("decoder.{l}"), d, inner);
     }
-    for norm in ["encoder.norm", "decoder.norm", "creative.hidden_norm", "creative.embed_norm", "creative.norm"] {
+    for norm in
+        ["encoder.norm", "decoder.norm", "creative.hidden_norm", "creative.embed_norm", "creative.norm"]
+    {
         w.put(format!("{norm}.weight"), &[d], Draw::Norm);
     }
     w.linear("poi_head", poi * width, d, 2.0);
@@ -274,12 +277,20 @@ pub fn layout(config: &Value) -> Vec<(String, Vec<usize>, Draw)> {
     }
     w.mlp("payment.mlp", &[d_r + slots, 128, 32, 10, 1], 1.0);
     if let Some(d_q) = config.get("quantizer_size").map(|_| size(config, "quantizer_size")) {
-        let hidden: Vec<usize> =
-            config["quantizer_hidden"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+        let hidden: Vec<usize> = config["quantizer_hidden"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|n| n.as_u64().unwrap() as usize)
+            .collect();
         for (kind, layers, d_in) in
             [("poi", poi, d_item), ("creative", creative, size(config, "creative_embedding_size"))]
         {
-            w.mlp(&format!("quantizer.{kind}.encoder"), &[vec![d_in], hidden.clone(), vec![d_q]].concat(), 1.0);
+            w.mlp(
+                &format!("quantizer.{kind}.encoder"),
+                &[vec![d_in], hidden.clone(), vec![d_q]].concat(),
+                1.0,
+            );
             w.put(format!("quantizer.{kind}.codebook"), &[layers, width, d_q], Draw::Normal(0.5));
         }
     }

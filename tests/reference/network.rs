@@ -59,8 +59,10 @@ pub fn attend(query: &[f64], keys: &[Vector], values: &[Vector], heads: usize) -
     let mut out = Vec::new();
     for head in 0..heads {
         let part = head * size..(head + 1) * size;
-        let scores: Vec<f64> =
-            keys.iter().map(|key| dot(&query[part.clone()], &key[part.clone()]) / (size as f64).sqrt()).collect();
+        let scores: Vec<f64> = keys
+            .iter()
+            .map(|key| dot(&query[part.clone()], &key[part.clone()]) / (size as f64).sqrt())
+            .collect();
         let top = scores.iter().cloned().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|s| (s - top).exp()).sum();
         for i in part {
@@ -97,9 +99,11 @@ pub struct Network<'m> {
 impl<'m> Network<'m> {
     /// Encodes the request.
     pub fn new(model: &'m Model, request: &Request) -> Self {
-        let mut network = Self { model, encoder: Vec::new(), memories: HashMap::new(), decoded: HashMap::new() };
+        let mut network =
+            Self { model, encoder: Vec::new(), memories: HashMap::new(), decoded: HashMap::new() };
         network.encoder = network.encode(request);
-        let mut blocks: Vec<String> = (0..model.config.decoder_layers).map(|l| format!("decoder.{l}")).collect();
+        let mut blocks: Vec<String> =
+            (0..model.config.decoder_layers).map(|l| format!("decoder.{l}")).collect();
         blocks.push("creative.block".into());
         for block in blocks {
             let keys = network.project(&format!("{block}.cross_attn.k_proj"), &network.encoder);
@@ -135,13 +139,24 @@ impl<'m> Network<'m> {
 
     pub fn creative_token(&self, layer: usize, code: u16) -> usize {
         let config = &self.model.config;
-        SPECIALS + config.poi_code_layers * config.codebook_size + layer * config.codebook_size + code as usize
+        SPECIALS
+            + config.poi_code_layers * config.codebook_size
+            + layer * config.codebook_size
+            + code as usize
     }
 
     // ---- blocks ----
 
     /// x + SelfAttention(norm x), with rotary positions where the network has them.
-    fn self_attention(&self, norm: &str, attn: &str, xs: &mut [Vector], heads: usize, mask: Mask, rotary: bool) {
+    fn self_attention(
+        &self,
+        norm: &str,
+        attn: &str,
+        xs: &mut [Vector],
+        heads: usize,
+        mask: Mask,
+        rotary: bool,
+    ) {
         let normed = self.norms(norm, xs);
         let mut queries = self.project(&format!("{attn}.q_proj"), &normed);
         let mut keys = self.project(&format!("{attn}.k_proj"), &normed);
@@ -182,7 +197,14 @@ impl<'m> Network<'m> {
     }
 
     fn encoder_block(&self, block: &str, xs: &mut [Vector], heads: usize, rotary: bool) {
-        self.self_attention(&format!("{block}.attn_norm"), &format!("{block}.attn"), xs, heads, Mask::Full, rotary);
+        self.self_attention(
+            &format!("{block}.attn_norm"),
+            &format!("{block}.attn"),
+            xs,
+            heads,
+            Mask::Full,
+            rotary,
+        );
         self.feed_forward(block, xs);
     }
 

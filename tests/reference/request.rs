@@ -79,8 +79,25 @@ pub struct Request {
 }
 
 const KEYS: [&str; 19] = [
-    "id", "context", "history", "candidates", "organic", "policy", "alpha", "beta", "objective", "payment",
-    "bid_aggregate", "bid_scope", "list_len", "beam_width", "tie_seed", "squash", "counterfactual", "marginal", "audit",
+    "id",
+    "context",
+    "history",
+    "candidates",
+    "organic",
+    "policy",
+    "alpha",
+    "beta",
+    "objective",
+    "payment",
+    "bid_aggregate",
+    "bid_scope",
+    "list_len",
+    "beam_width",
+    "tie_seed",
+    "squash",
+    "counterfactual",
+    "marginal",
+    "audit",
 ];
 
 impl Request {
@@ -217,7 +234,9 @@ fn features(
     let mut values = Vec::new();
     for (name, value) in object {
         match (sizes.get(name), value.as_u64()) {
-            (Some(&size), Some(value)) if (value as usize) < size => values.push((name.clone(), value as usize)),
+            (Some(&size), Some(value)) if (value as usize) < size => {
+                values.push((name.clone(), value as usize))
+            }
             _ => return refuse(field),
         }
     }
@@ -304,7 +323,11 @@ fn admit(model: &Model, rows: Vec<usize>, rejected: &mut Vec<(u64, String)>) -> 
     admitted
 }
 
-fn read_candidates(model: &Model, json: &Value, rejected: &mut Vec<(u64, String)>) -> Result<Vec<usize>, Refusal> {
+fn read_candidates(
+    model: &Model,
+    json: &Value,
+    rejected: &mut Vec<(u64, String)>,
+) -> Result<Vec<usize>, Refusal> {
     // Reading: "all" names every ad of the catalog, so those that cannot take part are reported as rejected too.
     let rows = if json["candidates"] == "all" {
         (0..model.items.len()).filter(|&row| model.items[row].is_ad).collect()
@@ -314,7 +337,11 @@ fn read_candidates(model: &Model, json: &Value, rejected: &mut Vec<(u64, String)
     Ok(admit(model, rows, rejected))
 }
 
-fn read_organic(model: &Model, json: &Value, rejected: &mut Vec<(u64, String)>) -> Result<Vec<usize>, Refusal> {
+fn read_organic(
+    model: &Model,
+    json: &Value,
+    rejected: &mut Vec<(u64, String)>,
+) -> Result<Vec<usize>, Refusal> {
     match json.get("organic") {
         None => Ok(Vec::new()),
         Some(ids) => Ok(admit(model, rows_of(model, ids, false, "organic")?, rejected)),

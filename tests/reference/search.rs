@@ -107,7 +107,10 @@ impl Search<'_> {
     fn with_code(&self, beam: &Beam, code: usize) -> Vec<usize> {
         let mut start = beam.prefix.clone();
         start.push(code as u16);
-        self.eligible(beam).into_iter().filter(|&row| self.model.items[row].codes.starts_with(&start)).collect()
+        self.eligible(beam)
+            .into_iter()
+            .filter(|&row| self.model.items[row].codes.starts_with(&start))
+            .collect()
     }
 
     /// The aggregate bid of a set of rows, in bid units.
@@ -157,7 +160,8 @@ impl Search<'_> {
         }
         let ln_zs = ln_z(&network.poi_logits(&self.codes(beam)), &ln_weights);
         let open = ln_zs.iter().enumerate().filter_map(|(code, ln_z)| ln_z.map(|ln_z| (code, ln_z)));
-        open.map(|(code, ln_z)| Continuation { q, code: Some(code), ln_z, score: beam.score + ln_z }).collect()
+        open.map(|(code, ln_z)| Continuation { q, code: Some(code), ln_z, score: beam.score + ln_z })
+            .collect()
     }
 
     fn extend(&self, beam: &Beam, continuation: &Continuation) -> Beam {
@@ -204,7 +208,8 @@ impl Search<'_> {
                 margin = margin.min(relative_gap(all[kept - 1].score, all[kept].score));
             }
             all.truncate(kept);
-            beams = all.iter().map(|continuation| self.extend(&beams[continuation.q], continuation)).collect();
+            beams =
+                all.iter().map(|continuation| self.extend(&beams[continuation.q], continuation)).collect();
         }
         (beams, margin)
     }
