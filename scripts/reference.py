@@ -16,6 +16,7 @@ import numpy as np
 
 CTX, SEP, BOI, BOC, SPECIALS = 4, 1, 2, 3, 8
 M64 = (1 << 64) - 1
+REAL = np.float64  # --float32: what single precision alone does to a response
 
 
 class Refused(Exception):
@@ -31,7 +32,7 @@ def need(condition, field):
 
 
 def read_safetensors(path):
-    """Name -> array; floating-point tensors as float64 (bfloat16 is the upper half of a float32)."""
+    """Name -> array (bfloat16 is the upper half of a float32)."""
     raw = path.read_bytes()
     end = 8 + int.from_bytes(raw[:8], "little")
     arrays = {}
@@ -41,9 +42,9 @@ def read_safetensors(path):
         begin, stop = info["data_offsets"]
         data = raw[end + begin : end + stop]
         if info["dtype"] == "BF16":
-            array = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").astype("f8")
+            array = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").astype(REAL)
         elif info["dtype"] in ("F32", "F16"):
-            array = np.frombuffer(data, {"F32": "<f4", "F16": "<f2"}[info["dtype"]]).astype("f8")
+            array = np.frombuffer(data, {"F32": "<f4", "F16": "<f2"}[info["dtype"]]).astype(REAL)
         else:
             array = np.frombuffer(data, {"U8": "<u1", "U16": "<u2", "U64": "<u8"}[info["dtype"]])
         arrays[name] = array.reshape(info["shape"])
@@ -51,7 +52,7 @@ def read_safetensors(path):
 
 
 class Item:
-    def __init__(self, table, row, layers):
+    def __init__(self, table, row):
         self.id = int(table["item.id"][row])
         self.ad = int(table["item.kind"][row]) == 1
         self.codes = tuple(int(c) for c in table["item.codes"][row])
@@ -91,7 +92,7 @@ class Model:
         for shard in shards:
             self.w |= read_safetensors(directory / shard)
         table = read_safetensors(directory / "catalog.safetensors")
-        items = [Item(table, row, self.c["creative_code_layers"]) for row in range(len(table["item.id"]))]
+        items = [Item(table, row) for row in range(len(table["item.id"]))]
         self.items = {item.id: item for item in items}
 
     # ---- networks: x is [positions, width] ----
@@ -111,7 +112,7 @@ class Model:
         half = x.shape[-1] // 2
         angles = np.outer(np.arange(x.shape[1]), self.c["rope_theta"] ** (-np.arange(half) / half))
         turned = (x[..., :half] + 1j * x[..., half:]) * np.exp(1j * angles)
-        return np.concatenate([turned.real, turned.imag], -1)
+        return np.concatenate([turned.real, turned.imag], -1).astype(REAL)
 
     def attention(self, name, x, memory, heads, rotary=False, causal=False):
         q, k, v = (
@@ -203,7 +204,7 @@ class Model:
         for item, creative in zip(items, creatives):
             poi = embed[[self.p(j, c) for j, c in enumerate(item.codes)]].sum(0)
             image = embed[[self.k(j, c) for j, c in enumerate(item.creatives[creative][1])]].sum(0)
-            rows.append(np.concatenate([poi, image, memory.mean(0), item.embedding]))
+            rows.append(np.concatenate([poi, image, memory.mean(0), item.embedding.astype(REAL)]))
         x = self.linear("reward.input", np.array(rows)) + self.w["reward.position.weight"][: len(rows)]
         for l in range(self.c["reward_layers"]):
             x = self.encoder_block(f"reward.{l}", x, self.c["reward_heads"], False)
@@ -415,11 +416,11 @@ class Allocation:
     # ---- payment ----
 
     def network_rates(self, win):
-        logs = np.zeros(self.model.c["list_len"])
+        logs = np.zeros(self.model.c["list_len"], REAL)
         logs[: len(win.bids)] = np.log1p(win.bids)
         rates = []
         for i, z in enumerate(win.zs):
-            x = np.concatenate([win.f[i], np.delete(logs, i), [z * win.p["pctr_poi"][i]]])
+            x = np.concatenate([win.f[i], np.delete(logs, i), [REAL(z * win.p["pctr_poi"][i])]])
             rates.append(float(1 / (1 + np.exp(-self.model.mlp("payment.mlp", x)[0]))))
         return rates
 
@@ -492,7 +493,10 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--model", required=True)
     arguments.add_argument("--requests", required=True, type=pathlib.Path)
+    arguments.add_argument("--float32", action="store_true", help="compute in single precision")
     arguments = arguments.parse_args()
+    global REAL
+    REAL = np.float32 if arguments.float32 else np.float64
     model = Model(arguments.model)
     for line in arguments.requests.read_text().splitlines():
         print(json.dumps(respond(model, line)))

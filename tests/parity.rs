@@ -40,11 +40,18 @@ fn engine(dir: &Path, requests: &[Value]) -> Vec<Value> {
     responses(&[env!("CARGO_BIN_EXE_bidslate").into(), "allocate".into()], dir, requests)
 }
 
-/// The responses of `scripts/reference.py`, by the Python that `PYTHON` names (it needs numpy).
-fn numpy(dir: &Path, requests: &[Value]) -> Vec<Value> {
+/// `scripts/reference.py`, by the Python that `PYTHON` names (it needs numpy).
+fn script() -> Vec<OsString> {
     let python = std::env::var_os("PYTHON").unwrap_or("python3".into());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/reference.py");
-    responses(&[python, script.into()], dir, requests)
+    vec![python, Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/reference.py").into()]
+}
+
+fn numpy(dir: &Path, requests: &[Value]) -> Vec<Value> {
+    responses(&script(), dir, requests)
+}
+
+fn numpy_f32(dir: &Path, requests: &[Value]) -> Vec<Value> {
+    responses(&[script(), vec!["--float32".into()]].concat(), dir, requests)
 }
 
 /// Compares over `models` random models of `each` requests; a choice on an edge is excused, but few may be.
@@ -99,4 +106,11 @@ fn the_engine_agrees_with_the_reference() {
 #[ignore = "needs Python with numpy"]
 fn the_numpy_reference_agrees_with_this_one() {
     agree(numpy, None, 0..100, 6, F64);
+}
+
+/// What f32 arithmetic alone does to a response is within the tolerances that the engine is held to.
+#[test]
+#[ignore = "needs Python with numpy"]
+fn single_precision_is_within_tolerance() {
+    agree(numpy_f32, None, 0..100, 6, F32);
 }

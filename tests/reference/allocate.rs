@@ -35,6 +35,8 @@ pub struct Lists {
     pub creatives: Vec<Vec<u64>>,
     pub log_prob: Vec<f64>,
     pub reward: Vec<f64>,
+    /// z of each slot.
+    pub z: Vec<Vec<f64>>,
 }
 
 /// Smallest gaps met between what was chosen and what was not, each over the larger of 1 and the numbers' size
@@ -362,6 +364,7 @@ fn list_columns(model: &Model, lists: &[Scored]) -> Lists {
             .push(items.iter().zip(&list.creatives).map(|(item, &c)| item.creatives[c].id).collect());
         columns.log_prob.push(list.beam.score);
         columns.reward.push(list.reward);
+        columns.z.push(list.beam.ln_zs.iter().map(|ln_z| ln_z.exp()).collect());
     }
     columns
 }

@@ -133,7 +133,7 @@ fn random_config(rng: &mut Rng) -> Value {
         ("format_version", json!(1)),
         ("context_features", random_features(rng, &["hour", "city"])),
         ("behavior_features", random_features(rng, &["action", "is_ad"])),
-        ("bid_unit_micros", json!(pick(rng, &[1_000_000, 1_000_000, 1, 1000, 999_983, 7]))),
+        ("bid_unit_micros", json!(pick(rng, &[1_000_000, 1_000_000, 1_000_000, 1, 1000, 999_983, 7]))),
         ("billable_unit_micros", json!(pick(rng, &[1, 1, 10_000, 7, 1000]))),
         ("rms_eps", json!(pick(rng, &[1e-6, 1e-3]))),
         ("rope_theta", json!(pick(rng, &[10_000.0, 50.0]))),
@@ -349,7 +349,7 @@ fn random_bid(rng: &mut Rng, common: u64) -> u64 {
 
 fn random_reserve(rng: &mut Rng, bid: u64) -> u64 {
     match rng.random_range(0..8) {
-        0 => (bid + rng.random_range(1..=100_000)).min(1 << 43),
+        0 if rng.random_bool(0.5) => (bid + rng.random_range(1..=100_000)).min(1 << 43),
         1 => bid,
         2 | 3 => rng.random_range(0..=bid),
         _ => 0,
@@ -359,8 +359,8 @@ fn random_reserve(rng: &mut Rng, bid: u64) -> u64 {
 fn random_items(rng: &mut Rng, config: &Value) -> Vec<Row> {
     let [poi, creative, width] =
         ["poi_code_layers", "creative_code_layers", "codebook_size"].map(|key| size(config, key));
-    let count = rng.random_range(4..=28);
-    let few = rng.random_range(1..=4);
+    let count = rng.random_range(6..=32);
+    let few = pick(rng, &[1, 2, 2, 3, 3, 4, 5]);
     let common = rng.random_range(1..=3_000_000);
     let mut ids: Vec<u64> = (0..count).map(|i| i + count * rng.random_range(0..1u64 << 40)).collect();
     ids.shuffle(rng);
@@ -485,19 +485,26 @@ impl World {
                 request[key] = value;
             }
         }
-        if rng.random_bool(1.0 / 12.0) {
-            self.spoil(rng, &mut request);
+        match rng.random_range(0..12) {
+            0 => self.spoil(rng, &mut request),
+            1 | 2 => self.starve(rng, &mut request),
+            3 | 4 => self.mute(rng, &mut request),
+            _ => {}
         }
         request
     }
 
     /// A random part of the items of one kind, in random order.
     fn some(&self, rng: &mut Rng, ads: bool, share: f64) -> Value {
+        json!(self.ids(rng, ads, share))
+    }
+
+    fn ids(&self, rng: &mut Rng, ads: bool, share: f64) -> Vec<u64> {
         let of_kind = self.items.iter().filter(|item| item.is_ad == ads);
         let mut ids: Vec<u64> = of_kind.map(|item| item.id).collect();
         ids.retain(|_| rng.random_bool(share));
         ids.shuffle(rng);
-        json!(ids)
+        ids
     }
 
     fn history(&self, rng: &mut Rng) -> Value {
@@ -523,6 +530,27 @@ impl World {
             entries.push(entry);
         }
         json!(entries)
+    }
+
+    /// Few organic items between ads that must keep their distance: lists of different lengths.
+    fn starve(&self, rng: &mut Rng, request: &mut Value) {
+        let few = (size(&self.config, "list_len") / 2).clamp(1, 2);
+        request["organic"] = json!(self.ids(rng, false, 1.0).iter().take(few).collect::<Vec<_>>());
+        request["policy"] = json!({"min_gap": 1});
+        request["alpha"] = json!(0.2);
+        request["beta"] = json!(3);
+        request["beam_width"] = json!(10);
+        request.as_object_mut().unwrap().remove("list_len");
+    }
+
+    /// Codes that other items' bids open while nothing behind them weighs anything: dropped items.
+    fn mute(&self, rng: &mut Rng, request: &mut Value) {
+        request["candidates"] = self.some(rng, true, 0.4);
+        request["organic"] = self.some(rng, false, 1.0);
+        request["bid_scope"] = json!("code");
+        request["beta"] = json!(0);
+        request["beam_width"] = json!(10);
+        request.as_object_mut().unwrap().remove("policy");
     }
 
     /// Puts one fault into a request.
