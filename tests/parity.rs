@@ -5,6 +5,9 @@ mod reference;
 #[path = "reference/checks.rs"]
 mod checks;
 
+#[path = "reference/comparison_checks.rs"]
+mod comparison_checks;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;

@@ -18,7 +18,7 @@ pub struct Tolerance {
 }
 
 /// What f32 arithmetic allows.
-pub const F32: Tolerance = Tolerance { figures: 1e-3, payments: 2e-3, margin: 2e-4 };
+pub const F32: Tolerance = Tolerance { figures: 3e-4, payments: 5e-4, margin: 1e-4 };
 
 /// What float64 arithmetic allows.
 pub const F64: Tolerance = Tolerance { figures: 1e-8, payments: 1e-9, margin: 1e-9 };
