@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
-use reference::compare::{F32, F64, Tolerance, Verdict, compare};
+use reference::compare::{F32, F64, Tolerance, Verdict, compare, compare_trace};
 use reference::{Model, Outcome, Refusal, allocate, generate};
 use serde_json::Value;
 
@@ -102,6 +102,42 @@ fn agree(
 #[ignore = "waits for the command"]
 fn the_engine_agrees_with_the_reference() {
     agree(engine, Some(safetensors::Dtype::F32), 0..60, 6, F32);
+}
+
+/// Intermediate tensors, where the responses agree.
+#[test]
+#[ignore = "waits for the command"]
+fn the_engines_trace_agrees_with_the_reference() {
+    let (mut findings, mut compared) = (Vec::new(), 0);
+    for seed in 1000..1010 {
+        let dir = tempfile::tempdir().unwrap();
+        let requests = generate::world(seed, Some(safetensors::Dtype::F32), dir.path()).requests(seed, 6);
+        let model = Model::read(dir.path());
+        let trace = dir.path().join("trace.safetensors");
+        let command = [
+            env!("CARGO_BIN_EXE_bidslate").into(),
+            "allocate".into(),
+            "--trace".into(),
+            trace.clone().into(),
+        ];
+        let answers = responses(&command, dir.path(), &requests);
+        let bytes = std::fs::read(&trace).unwrap();
+        let trace = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        for (request, answer) in requests.iter().zip(&answers) {
+            let expected = allocate(&model, request);
+            let same = compare(answer, &expected, F32) == Verdict::Same;
+            let Some(outcome) = expected.ok().filter(|outcome| same && outcome.margins.order > F32.margin)
+            else {
+                continue;
+            };
+            let (id, slots) = (request["id"].as_str().unwrap(), model.config.list_len);
+            let found = compare_trace(&trace, id, &outcome, slots, F32);
+            findings.extend(found.into_iter().map(|finding| format!("model {seed}, {finding}")));
+            compared += 1;
+        }
+    }
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+    assert!(compared > 30, "only {compared} traces were compared");
 }
 
 /// Two readings of the specification, written apart, on the same cases.
