@@ -13,7 +13,7 @@ use super::bids::{Aggregate, EffectiveBid};
 use super::columns::{Columns, Shape};
 use super::embeddings::Embeddings;
 use super::store::Store;
-use super::tree::{Tree, plain_entries};
+use super::tree::{Entry, Tree, plain_entries};
 use super::{AdIndex, ItemKind};
 
 /// Why an item may not be shown now.
@@ -284,17 +284,12 @@ impl Snapshot {
         bids: impl IntoIterator<Item = (Micros, Micros, bool)>,
         accounts: impl IntoIterator<Item = Account>,
     ) {
-        let new: Vec<_> = bids.into_iter().collect();
-        let accounts: Vec<_> = accounts.into_iter().collect();
         self.store = Arc::new(store);
-        if !new.is_empty() {
-            self.bids = Tree::from_values(self.bids.iter().chain(new.iter().map(|row| row.0.0)));
-            self.reserves = Tree::from_values(self.reserves.iter().chain(new.iter().map(|row| row.1.0)));
-            self.active = Tree::from_values(self.active.iter().chain(new.iter().map(|row| row.2)));
-        }
-        if !accounts.is_empty() {
-            self.accounts = Tree::from_values(self.accounts.iter().chain(accounts));
-        }
+        let new: Vec<_> = bids.into_iter().collect();
+        append(&mut self.bids, new.iter().map(|row| row.0.0));
+        append(&mut self.reserves, new.iter().map(|row| row.1.0));
+        append(&mut self.active, new.iter().map(|row| row.2));
+        append(&mut self.accounts, accounts);
         self.refresh_all();
     }
 
@@ -319,6 +314,13 @@ impl Snapshot {
             }
         }
         self.effective = Tree::from_values(bids);
+    }
+}
+
+fn append<T: Entry>(column: &mut Tree<T>, new: impl IntoIterator<Item = T>) {
+    let mut new = new.into_iter().peekable();
+    if new.peek().is_some() {
+        *column = Tree::from_values(column.to_vec().into_iter().chain(new));
     }
 }
 
