@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::ItemKind;
+use super::codes::sort_by_codes;
 
 /// Position of an item that is not an ad.
 const NOT_AN_AD: u32 = u32::MAX;
@@ -23,27 +24,10 @@ pub struct AdIndex {
 
 impl AdIndex {
     /// Sorts the ads among `kinds`; `codes` is [items, layers], each below `codebook`.
-    ///
-    /// One stable counting sort per layer, last layer first: linear in the items and free of comparisons.
     pub(super) fn new(kinds: &[ItemKind], codes: &[u16], layers: usize, codebook: usize) -> Self {
         let rows = 0..kinds.len() as u32;
-        let mut items: Vec<u32> = rows.filter(|&row| kinds[row as usize] == ItemKind::Ad).collect();
-        let mut sorted = vec![0; items.len()];
-        for layer in (0..layers).rev() {
-            let code = |item: u32| usize::from(codes[item as usize * layers + layer]);
-            let mut starts = vec![0u32; codebook + 1];
-            items.iter().for_each(|&item| starts[code(item) + 1] += 1);
-            for k in 0..codebook {
-                starts[k + 1] += starts[k];
-            }
-            for &item in &items {
-                let start = &mut starts[code(item)];
-                sorted[*start as usize] = item;
-                *start += 1;
-            }
-            std::mem::swap(&mut items, &mut sorted);
-        }
-        drop(sorted);
+        let ads = rows.filter(|&row| kinds[row as usize] == ItemKind::Ad).collect();
+        let items = sort_by_codes(ads, codes, layers, codebook);
         let mut positions = vec![NOT_AN_AD; kinds.len()];
         let mut in_order = Vec::with_capacity(items.len() * layers);
         for (position, &item) in items.iter().enumerate() {
