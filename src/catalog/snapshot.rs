@@ -13,7 +13,7 @@ use super::bids::{Aggregate, EffectiveBid};
 use super::columns::{Columns, Shape};
 use super::embeddings::Embeddings;
 use super::store::Store;
-use super::tree::{Entry, Tree, plain_entries};
+use super::tree::{Tree, plain_entries};
 use super::{AdIndex, ItemKind};
 
 /// Why an item may not be shown now.
@@ -277,20 +277,36 @@ impl Snapshot {
         }
     }
 
-    /// Replaces the store by one with further rows, whose live values are given.
+    /// Replaces the store by one with further items, whose bids, reserves and activity are `live`, whose ads are at
+    /// the positions `inserted`, and with further advertisers.
     pub(super) fn extend(
         &mut self,
         store: Store,
-        bids: impl IntoIterator<Item = (Micros, Micros, bool)>,
-        accounts: impl IntoIterator<Item = Account>,
+        live: &[(Micros, Micros, bool)],
+        inserted: &[usize],
+        accounts: &[Account],
     ) {
         self.store = Arc::new(store);
-        let new: Vec<_> = bids.into_iter().collect();
-        append(&mut self.bids, new.iter().map(|row| row.0.0));
-        append(&mut self.reserves, new.iter().map(|row| row.1.0));
-        append(&mut self.active, new.iter().map(|row| row.2));
-        append(&mut self.accounts, accounts);
-        self.refresh_all();
+        for &(bid, reserve, active) in live {
+            self.bids.push(bid.0);
+            self.reserves.push(reserve.0);
+            self.active.push(active);
+        }
+        accounts.iter().for_each(|&account| self.accounts.push(account));
+        if inserted.is_empty() {
+            return;
+        }
+        let mut bids = Vec::with_capacity(self.ads().len());
+        let old = self.effective.to_vec();
+        let mut copied = 0;
+        for &position in inserted {
+            let run = position - bids.len();
+            bids.extend_from_slice(&old[copied..copied + run]);
+            copied += run;
+            bids.push(self.eligible_bid(self.ads().item(position)).into());
+        }
+        bids.extend_from_slice(&old[copied..]);
+        self.effective = Tree::from_values(bids);
     }
 
     fn eligible_bid(&self, item: u32) -> Option<Micros> {
@@ -298,7 +314,7 @@ impl Snapshot {
     }
 
     /// Brings an ad's effective bid up to date.
-    fn refresh(&mut self, item: u32) {
+    pub(super) fn refresh(&mut self, item: u32) {
         if let Some(position) = self.ads().position(item) {
             let bid = self.eligible_bid(item);
             self.effective.set(position, bid.into());
@@ -314,13 +330,6 @@ impl Snapshot {
             }
         }
         self.effective = Tree::from_values(bids);
-    }
-}
-
-fn append<T: Entry>(column: &mut Tree<T>, new: impl IntoIterator<Item = T>) {
-    let mut new = new.into_iter().peekable();
-    if new.peek().is_some() {
-        *column = Tree::from_values(column.to_vec().into_iter().chain(new));
     }
 }
 

@@ -49,6 +49,8 @@ trait Block<T: Entry>: Clone {
     fn summary(&self) -> T::Summary;
     fn get(&self, index: usize) -> T;
     fn set(&mut self, index: usize, value: T);
+    /// Adds the value at `index`, the first that is not there yet and below `SPAN`.
+    fn push(&mut self, index: usize, value: T);
     /// Calls `fold` with summaries that together cover `range`, which is not all of it.
     fn summarize(&self, range: Range<usize>, fold: &mut impl FnMut(T::Summary));
     /// Calls `visit` with the values of `range` and their indices plus `base`, unless `enter` refuses.
@@ -88,6 +90,10 @@ impl<T: Entry> Block<T> for Leaf<T> {
     }
 
     fn set(&mut self, index: usize, value: T) {
+        self.0[index] = value;
+    }
+
+    fn push(&mut self, index: usize, value: T) {
         self.0[index] = value;
     }
 
@@ -161,6 +167,18 @@ impl<T: Entry, B: Block<T>> Block<T> for Branch<T, B> {
         self.summaries[child] = block.summary();
     }
 
+    fn push(&mut self, index: usize, value: T) {
+        let child = index / B::SPAN;
+        if let Some(block) = self.children.get_mut(child) {
+            let block = Arc::make_mut(block);
+            block.push(index % B::SPAN, value);
+            self.summaries[child] = block.summary();
+        } else if let Some(block) = B::fill(&mut std::iter::once(value), &mut 0) {
+            self.summaries.push(block.summary());
+            self.children.push(Arc::new(block));
+        }
+    }
+
     fn summarize(&self, range: Range<usize>, fold: &mut impl FnMut(T::Summary)) {
         for (child, part) in Self::parts(range) {
             if part.len() == B::SPAN {
@@ -217,6 +235,12 @@ impl<T: Entry> Tree<T> {
     pub(super) fn set(&mut self, index: usize, value: T) {
         assert!(index < self.len, "index {index} of a column of {}", self.len);
         Arc::make_mut(&mut self.root).set(index, value);
+    }
+
+    /// Adds a value behind the last; snapshots that share this column do not have it.
+    pub(super) fn push(&mut self, value: T) {
+        Arc::make_mut(&mut self.root).push(self.len, value);
+        self.len += 1;
     }
 
     /// All values, in order.

@@ -182,7 +182,7 @@ impl StatsArgs {
 
 fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(head);
+    table.load_preset(presets::ASCII_MARKDOWN).set_header(head);
     table
 }
 
