@@ -177,6 +177,16 @@ pub enum CatalogError {
         /// Its value and what was expected.
         message: String,
     },
+    /// An entry of a JSON file is wrong.
+    #[error("{}: entry {entry:?}: {message}", path.display())]
+    Entry {
+        /// The file.
+        path: PathBuf,
+        /// Key of the entry.
+        entry: String,
+        /// Its value and what was expected.
+        message: String,
+    },
     /// Items come as embeddings, but the model holds no quantizer that could turn them into codes.
     #[error("{message}")]
     Quantizer {

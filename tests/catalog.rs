@@ -390,6 +390,43 @@ fn an_inserted_creative_moves_no_other() {
 }
 
 #[test]
+fn a_first_creative_makes_an_ad_eligible() {
+    let live = catalog(200, 4);
+    let without = (0..200).find(|&item| {
+        let snapshot = live.snapshot();
+        snapshot.kind(item) == ItemKind::Ad && snapshot.rejection(item) == Some(Rejection::NoCreative)
+    });
+    let item = without.expect("one ad in four has no creative");
+    let position = live.snapshot().ads().position(item).unwrap();
+    assert_eq!(live.snapshot().bid_at(position), None);
+    let creative = NewCreative { id: 1, codes: vec![0, 0, 0] };
+    let id = live.snapshot().id(item);
+    let amount = Micros(1000);
+    live.apply(&[Update::InsertCreative { item: id, creative }, Update::Bid { item: id, bid: amount }])
+        .unwrap();
+    let snapshot = live.snapshot();
+    assert_ne!(snapshot.rejection(item), Some(Rejection::NoCreative));
+    check_range(&snapshot, 0..snapshot.ads().len(), &bids_of(&snapshot));
+}
+
+#[test]
+fn an_advertiser_may_come_before_its_ads() {
+    let live = catalog(50, 4);
+    let advertiser = NewAdvertiser { id: 77, budget: None, pacing: 1.0 };
+    live.apply(&[Update::InsertAdvertiser(advertiser), Update::Pacing { advertiser: 77, pacing: 0.5 }])
+        .unwrap();
+    live.apply(&[Update::Budget { advertiser: 77, remaining: Micros(0) }]).unwrap();
+    let mut item = new_item(9_000, ItemKind::Ad, &[1]);
+    item.advertiser = Some(77);
+    live.apply(&[Update::Insert(item)]).unwrap();
+    let snapshot = live.snapshot();
+    assert_eq!((snapshot.bid(50), snapshot.rejection(50)), (Micros(8), Some(Rejection::BudgetSpent)));
+    live.apply(&[Update::Budget { advertiser: 77, remaining: Micros(1) }]).unwrap();
+    let position = live.snapshot().ads().position(50).unwrap();
+    assert_eq!(live.snapshot().bid_at(position), Some(Micros(8)));
+}
+
+#[test]
 fn a_batch_with_one_bad_update_changes_nothing() {
     let catalog = catalog(300, 8);
     let before = describe(&catalog.snapshot());

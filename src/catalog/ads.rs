@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::ItemKind;
+use super::codes::sort_by_codes;
 
 /// Position of an item that is not an ad.
 const NOT_AN_AD: u32 = u32::MAX;
@@ -23,35 +24,41 @@ pub struct AdIndex {
 
 impl AdIndex {
     /// Sorts the ads among `kinds`; `codes` is [items, layers], each below `codebook`.
-    ///
-    /// One stable counting sort per layer, last layer first: linear in the items and free of comparisons.
     pub(super) fn new(kinds: &[ItemKind], codes: &[u16], layers: usize, codebook: usize) -> Self {
         let rows = 0..kinds.len() as u32;
-        let mut items: Vec<u32> = rows.filter(|&row| kinds[row as usize] == ItemKind::Ad).collect();
-        let mut sorted = vec![0; items.len()];
-        for layer in (0..layers).rev() {
-            let code = |item: u32| usize::from(codes[item as usize * layers + layer]);
-            let mut starts = vec![0u32; codebook + 1];
-            items.iter().for_each(|&item| starts[code(item) + 1] += 1);
-            for k in 0..codebook {
-                starts[k + 1] += starts[k];
-            }
-            for &item in &items {
-                let start = &mut starts[code(item)];
-                sorted[*start as usize] = item;
-                *start += 1;
-            }
-            std::mem::swap(&mut items, &mut sorted);
+        let ads = rows.filter(|&row| kinds[row as usize] == ItemKind::Ad).collect();
+        let items = sort_by_codes(ads, codes, layers, codebook);
+        let row = |item: u32| &codes[item as usize * layers..(item as usize + 1) * layers];
+        let in_order = items.iter().flat_map(|&item| row(item)).copied().collect();
+        Self { layers, positions: positions(&items, kinds.len()), items, codes: in_order }
+    }
+
+    /// This index with the items from row `first` on, and the positions of the ads among these, ascending.
+    ///
+    /// Merges where [`AdIndex::new`] sorts: what is there is copied in long runs.
+    pub(super) fn with_inserted(&self, kinds: &[ItemKind], codes: &[u16], first: u32) -> (Self, Vec<usize>) {
+        let layers = self.layers;
+        let row = |item: u32| &codes[item as usize * layers..(item as usize + 1) * layers];
+        let mut new: Vec<u32> =
+            (first..kinds.len() as u32).filter(|&item| kinds[item as usize] == ItemKind::Ad).collect();
+        new.sort_by_key(|&item| (row(item), item));
+        let total = self.len() + new.len();
+        let (mut items, mut in_order) = (Vec::with_capacity(total), Vec::with_capacity(total * layers));
+        let mut inserted = Vec::with_capacity(new.len());
+        let mut copied = 0;
+        for item in new {
+            // Behind its equals, whose rows are lower.
+            let end = partition(copied..self.len(), |p| self.codes(p) <= row(item));
+            items.extend_from_slice(&self.items[copied..end]);
+            in_order.extend_from_slice(&self.codes[copied * layers..end * layers]);
+            copied = end;
+            inserted.push(items.len());
+            items.push(item);
+            in_order.extend_from_slice(row(item));
         }
-        drop(sorted);
-        let mut positions = vec![NOT_AN_AD; kinds.len()];
-        let mut in_order = Vec::with_capacity(items.len() * layers);
-        for (position, &item) in items.iter().enumerate() {
-            positions[item as usize] = position as u32;
-            let row = item as usize * layers;
-            in_order.extend_from_slice(&codes[row..row + layers]);
-        }
-        Self { layers, items, codes: in_order, positions }
+        items.extend_from_slice(&self.items[copied..]);
+        in_order.extend_from_slice(&self.codes[copied * layers..]);
+        (Self { layers, positions: positions(&items, kinds.len()), items, codes: in_order }, inserted)
     }
 
     /// Number of ads.
@@ -116,6 +123,15 @@ impl AdIndex {
         let start = partition(0..self.len(), |p| head(p) < prefix);
         start..partition(start..self.len(), |p| head(p) == prefix)
     }
+}
+
+/// The inverse of `items`, for rows below `rows`.
+fn positions(items: &[u32], rows: usize) -> Vec<u32> {
+    let mut positions = vec![NOT_AN_AD; rows];
+    for (position, &item) in items.iter().enumerate() {
+        positions[item as usize] = position as u32;
+    }
+    positions
 }
 
 /// First index of `range` for which `before` is false; `before` is true up to some index, then false.

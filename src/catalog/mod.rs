@@ -6,11 +6,18 @@
 
 mod ads;
 mod bids;
+mod build;
+mod codes;
 mod columns;
 mod embeddings;
 mod file;
+mod fit;
 mod ids;
+mod index;
+mod lines;
+mod quantizer;
 mod snapshot;
+mod stats;
 mod store;
 mod tree;
 mod update;
@@ -26,8 +33,14 @@ use crate::model::config::ModelConfig;
 
 pub use ads::AdIndex;
 pub use bids::Aggregate;
+pub use build::{CatalogBuilder, Quantizers, read_embeddings};
+pub use codes::{CodeReport, LayerUse};
 pub use columns::{Columns, NO_ADVERTISER};
+pub use fit::{FitOptions, fit};
+pub use index::IndexOptions;
+pub use quantizer::{EncodeError, EncoderLayer, Quantizer, QuantizerKind, read_matrix};
 pub use snapshot::{Rejection, Snapshot};
+pub use stats::CatalogStats;
 pub use update::{NewAdvertiser, NewCreative, NewItem, Update};
 
 use columns::Shape;

@@ -277,25 +277,36 @@ impl Snapshot {
         }
     }
 
-    /// Replaces the store by one with further rows, whose live values are given.
+    /// Replaces the store by one with further items, whose bids, reserves and activity are `live`, whose ads are at
+    /// the positions `inserted`, and with further advertisers.
     pub(super) fn extend(
         &mut self,
         store: Store,
-        bids: impl IntoIterator<Item = (Micros, Micros, bool)>,
-        accounts: impl IntoIterator<Item = Account>,
+        live: &[(Micros, Micros, bool)],
+        inserted: &[usize],
+        accounts: &[Account],
     ) {
-        let new: Vec<_> = bids.into_iter().collect();
-        let accounts: Vec<_> = accounts.into_iter().collect();
         self.store = Arc::new(store);
-        if !new.is_empty() {
-            self.bids = Tree::from_values(self.bids.iter().chain(new.iter().map(|row| row.0.0)));
-            self.reserves = Tree::from_values(self.reserves.iter().chain(new.iter().map(|row| row.1.0)));
-            self.active = Tree::from_values(self.active.iter().chain(new.iter().map(|row| row.2)));
+        for &(bid, reserve, active) in live {
+            self.bids.push(bid.0);
+            self.reserves.push(reserve.0);
+            self.active.push(active);
         }
-        if !accounts.is_empty() {
-            self.accounts = Tree::from_values(self.accounts.iter().chain(accounts));
+        accounts.iter().for_each(|&account| self.accounts.push(account));
+        if inserted.is_empty() {
+            return;
         }
-        self.refresh_all();
+        let mut bids = Vec::with_capacity(self.ads().len());
+        let old = self.effective.to_vec();
+        let mut copied = 0;
+        for &position in inserted {
+            let run = position - bids.len();
+            bids.extend_from_slice(&old[copied..copied + run]);
+            copied += run;
+            bids.push(self.eligible_bid(self.ads().item(position)).into());
+        }
+        bids.extend_from_slice(&old[copied..]);
+        self.effective = Tree::from_values(bids);
     }
 
     fn eligible_bid(&self, item: u32) -> Option<Micros> {
@@ -303,7 +314,7 @@ impl Snapshot {
     }
 
     /// Brings an ad's effective bid up to date.
-    fn refresh(&mut self, item: u32) {
+    pub(super) fn refresh(&mut self, item: u32) {
         if let Some(position) = self.ads().position(item) {
             let bid = self.eligible_bid(item);
             self.effective.set(position, bid.into());

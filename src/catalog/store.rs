@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::CatalogError;
 
@@ -103,7 +104,7 @@ pub(super) struct Store {
     pub(super) items: Items,
     pub(super) rows: IdMap,
     pub(super) advertisers: Advertisers,
-    pub(super) ads: AdIndex,
+    pub(super) ads: Arc<AdIndex>,
 }
 
 impl Store {
@@ -146,16 +147,17 @@ impl Store {
         let advertisers =
             Advertisers { ids: advertiser_ids, rows: advertiser_rows, starts: Vec::new(), ads: Vec::new() };
         let ads = AdIndex::new(&items.kinds, &items.codes, shape.poi_layers, shape.codebook);
-        let mut store = Self { items, rows, advertisers, ads };
+        let mut store = Self { items, rows, advertisers, ads: Arc::new(ads) };
         store.advertisers.index(&store.items);
         Ok(store)
     }
 
-    /// Builds the indexes anew after rows were inserted.
-    pub(super) fn reindex(&mut self) {
-        let (items, shape) = (&self.items, self.items.shape);
-        self.ads = AdIndex::new(&items.kinds, &items.codes, shape.poi_layers, shape.codebook);
-        self.advertisers.index(items);
+    /// Brings the indexes up to date with the items from row `first` on; the positions of the ads among them.
+    pub(super) fn index_from(&mut self, first: u32) -> Vec<usize> {
+        let (ads, inserted) = self.ads.with_inserted(&self.items.kinds, &self.items.codes, first);
+        self.ads = Arc::new(ads);
+        self.advertisers.index(&self.items);
+        inserted
     }
 }
 

@@ -1,18 +1,19 @@
-//! A persistent (structurally shared) column: leaves of 256 values under nodes of 256 leaves, copied on write.
+//! A persistent (structurally shared) column: leaves of 128 values under branches of 32, copied on write.
 //!
-//! Two snapshots share every leaf and node that no update between them touched, so changing one value of a
-//! column of millions copies one leaf, one node and the root: microseconds, whatever the length.
+//! Two snapshots share every leaf and branch that no update between them touched. Changing one value copies one
+//! leaf, two branches and the root: some hundred words, whatever the length. Branches are narrow because copying
+//! one counts a reference in each of its children, and each of those may be a cache miss.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Values in a leaf, and leaves in a node.
-pub(super) const FAN_OUT: usize = 256;
+/// Values in a leaf.
+const LEAF: usize = 128;
 
-/// Values below one node.
-const NODE: usize = FAN_OUT * FAN_OUT;
+/// Children of a branch below the root, which has as many as it takes.
+const FAN_OUT: usize = 32;
 
-/// A value that a [`Tree`] holds, and the summary that every leaf and node keeps of its values.
+/// A value that a [`Tree`] holds, and the summary that every leaf and branch keeps of its values.
 pub(super) trait Entry: Copy {
     /// What is kept of a run of values; `()` where nothing is asked of runs.
     type Summary: Copy + Default;
@@ -39,19 +40,175 @@ pub(super) use plain_entries;
 
 plain_entries!(u64 => 0, bool => false);
 
-type Leaf<T> = Arc<[T; FAN_OUT]>;
-
-#[derive(Clone)]
-struct Node<T: Entry> {
-    leaves: Vec<Leaf<T>>,
-    summaries: Vec<T::Summary>,
+/// A part of the column: a leaf, or a branch over parts of one kind. Indices count from its own first value.
+trait Block<T: Entry>: Clone {
+    /// Values below a full one.
+    const SPAN: usize;
+    /// Takes up to `SPAN` values, and adds their number to `len`; `None` where none are left.
+    fn fill(values: &mut impl Iterator<Item = T>, len: &mut usize) -> Option<Self>;
+    fn summary(&self) -> T::Summary;
+    fn get(&self, index: usize) -> T;
+    fn set(&mut self, index: usize, value: T);
+    /// Adds the value at `index`, the first that is not there yet and below `SPAN`.
+    fn push(&mut self, index: usize, value: T);
+    /// Calls `fold` with summaries that together cover `range`, which is not all of it.
+    fn summarize(&self, range: Range<usize>, fold: &mut impl FnMut(T::Summary));
+    /// Calls `visit` with the values of `range` and their indices plus `base`, unless `enter` refuses.
+    fn visit(
+        &self,
+        base: usize,
+        range: Range<usize>,
+        enter: &impl Fn(&T::Summary) -> bool,
+        visit: &mut impl FnMut(usize, T),
+    );
+    fn each(&self, visit: &mut impl FnMut(T));
 }
 
 #[derive(Clone)]
-struct Root<T: Entry> {
-    nodes: Vec<Arc<Node<T>>>,
+struct Leaf<T>([T; LEAF]);
+
+impl<T: Entry> Block<T> for Leaf<T> {
+    const SPAN: usize = LEAF;
+
+    fn fill(values: &mut impl Iterator<Item = T>, len: &mut usize) -> Option<Self> {
+        let mut leaf = [T::PAD; LEAF];
+        let mut filled = 0;
+        while let Some(value) = (filled < LEAF).then(|| values.next()).flatten() {
+            leaf[filled] = value;
+            filled += 1;
+        }
+        *len += filled;
+        (filled > 0).then_some(Self(leaf))
+    }
+
+    fn summary(&self) -> T::Summary {
+        T::summary(&self.0)
+    }
+
+    fn get(&self, index: usize) -> T {
+        self.0[index]
+    }
+
+    fn set(&mut self, index: usize, value: T) {
+        self.0[index] = value;
+    }
+
+    fn push(&mut self, index: usize, value: T) {
+        self.0[index] = value;
+    }
+
+    fn summarize(&self, range: Range<usize>, fold: &mut impl FnMut(T::Summary)) {
+        fold(T::summary(&self.0[range]));
+    }
+
+    fn visit(
+        &self,
+        base: usize,
+        range: Range<usize>,
+        _: &impl Fn(&T::Summary) -> bool,
+        visit: &mut impl FnMut(usize, T),
+    ) {
+        range.for_each(|index| visit(base + index, self.0[index]));
+    }
+
+    fn each(&self, visit: &mut impl FnMut(T)) {
+        self.0.iter().for_each(|&value| visit(value));
+    }
+}
+
+#[derive(Clone)]
+struct Branch<T: Entry, B> {
+    children: Vec<Arc<B>>,
     summaries: Vec<T::Summary>,
 }
+
+impl<T: Entry, B: Block<T>> Branch<T, B> {
+    fn fill_up_to(limit: usize, values: &mut impl Iterator<Item = T>, len: &mut usize) -> Self {
+        let mut branch = Self { children: Vec::new(), summaries: Vec::new() };
+        while branch.children.len() < limit {
+            let Some(child) = B::fill(values, len) else { break };
+            branch.summaries.push(child.summary());
+            branch.children.push(Arc::new(child));
+        }
+        branch
+    }
+
+    /// The children that `range` touches, each with the part of it that lies inside, counted from its start.
+    fn parts(range: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+        // Of an empty range nothing: its end is not past its start, so it has no last child.
+        let end = if range.is_empty() { 0 } else { range.end.div_ceil(B::SPAN) };
+        (range.start / B::SPAN..end).map(move |child| {
+            let start = child * B::SPAN;
+            (child, range.start.max(start) - start..range.end.min(start + B::SPAN) - start)
+        })
+    }
+}
+
+impl<T: Entry, B: Block<T>> Block<T> for Branch<T, B> {
+    const SPAN: usize = FAN_OUT * B::SPAN;
+
+    fn fill(values: &mut impl Iterator<Item = T>, len: &mut usize) -> Option<Self> {
+        let branch = Self::fill_up_to(FAN_OUT, values, len);
+        (!branch.children.is_empty()).then_some(branch)
+    }
+
+    fn summary(&self) -> T::Summary {
+        T::join(&self.summaries)
+    }
+
+    fn get(&self, index: usize) -> T {
+        self.children[index / B::SPAN].get(index % B::SPAN)
+    }
+
+    fn set(&mut self, index: usize, value: T) {
+        let child = index / B::SPAN;
+        let block = Arc::make_mut(&mut self.children[child]);
+        block.set(index % B::SPAN, value);
+        self.summaries[child] = block.summary();
+    }
+
+    fn push(&mut self, index: usize, value: T) {
+        let child = index / B::SPAN;
+        if let Some(block) = self.children.get_mut(child) {
+            let block = Arc::make_mut(block);
+            block.push(index % B::SPAN, value);
+            self.summaries[child] = block.summary();
+        } else if let Some(block) = B::fill(&mut std::iter::once(value), &mut 0) {
+            self.summaries.push(block.summary());
+            self.children.push(Arc::new(block));
+        }
+    }
+
+    fn summarize(&self, range: Range<usize>, fold: &mut impl FnMut(T::Summary)) {
+        for (child, part) in Self::parts(range) {
+            if part.len() == B::SPAN {
+                fold(self.summaries[child]);
+            } else {
+                self.children[child].summarize(part, fold);
+            }
+        }
+    }
+
+    fn visit(
+        &self,
+        base: usize,
+        range: Range<usize>,
+        enter: &impl Fn(&T::Summary) -> bool,
+        visit: &mut impl FnMut(usize, T),
+    ) {
+        for (child, part) in Self::parts(range) {
+            if enter(&self.summaries[child]) {
+                self.children[child].visit(base + child * B::SPAN, part, enter, visit);
+            }
+        }
+    }
+
+    fn each(&self, visit: &mut impl FnMut(T)) {
+        self.children.iter().for_each(|child| child.each(visit));
+    }
+}
+
+type Root<T> = Branch<T, Branch<T, Branch<T, Leaf<T>>>>;
 
 /// A persistent column of `T`; cloning it is one reference count.
 #[derive(Clone)]
@@ -63,115 +220,51 @@ pub(super) struct Tree<T: Entry> {
 impl<T: Entry> Tree<T> {
     /// A column of the values of `values`, in order.
     pub(super) fn from_values(values: impl IntoIterator<Item = T>) -> Self {
-        let mut values = values.into_iter();
-        let mut root = Root { nodes: Vec::new(), summaries: Vec::new() };
         let mut len = 0;
-        loop {
-            let node = Node::fill(&mut values, &mut len);
-            if node.leaves.is_empty() {
-                break;
-            }
-            root.summaries.push(T::join(&node.summaries));
-            root.nodes.push(Arc::new(node));
-        }
+        let root = Branch::fill_up_to(usize::MAX, &mut values.into_iter(), &mut len);
         Self { len, root: Arc::new(root) }
     }
 
     /// The value at `index`, which must be below the column's length.
     pub(super) fn get(&self, index: usize) -> T {
         debug_assert!(index < self.len);
-        self.root.nodes[index / NODE].leaves[index / FAN_OUT % FAN_OUT][index % FAN_OUT]
+        self.root.get(index)
     }
 
     /// Replaces the value at `index`; snapshots that share this column keep the old one.
     pub(super) fn set(&mut self, index: usize, value: T) {
         assert!(index < self.len, "index {index} of a column of {}", self.len);
-        let (n, l, i) = (index / NODE, index / FAN_OUT % FAN_OUT, index % FAN_OUT);
-        let root = Arc::make_mut(&mut self.root);
-        let node = Arc::make_mut(&mut root.nodes[n]);
-        let leaf = Arc::make_mut(&mut node.leaves[l]);
-        leaf[i] = value;
-        node.summaries[l] = T::summary(&leaf[..]);
-        root.summaries[n] = T::join(&node.summaries);
+        Arc::make_mut(&mut self.root).set(index, value);
+    }
+
+    /// Adds a value behind the last; snapshots that share this column do not have it.
+    pub(super) fn push(&mut self, value: T) {
+        Arc::make_mut(&mut self.root).push(self.len, value);
+        self.len += 1;
     }
 
     /// All values, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = T> + '_ {
-        let leaves = self.root.nodes.iter().flat_map(|node| &node.leaves);
-        leaves.flat_map(|leaf| leaf.iter().copied()).take(self.len)
+    pub(super) fn to_vec(&self) -> Vec<T> {
+        let mut values = Vec::with_capacity(self.len + LEAF);
+        self.root.each(&mut |value| values.push(value));
+        values.truncate(self.len);
+        values
     }
 
-    /// Calls `fold` with the summaries that together cover `range` (clipped to the column), in order.
-    ///
-    /// At most 2 x 256 leaf summaries, the summaries of whole nodes, and two partial leaves, summarized anew.
+    /// Calls `fold` with the summaries that together cover `range` (clipped to the column), in order: those of
+    /// whole children where they fit, and of parts of the two leaves at the ends, made anew.
     pub(super) fn summarize(&self, range: Range<usize>, fold: &mut impl FnMut(T::Summary)) {
-        let range = range.start..range.end.min(self.len);
-        let mut at = range.start;
-        while at < range.end {
-            let (n, l) = (at / NODE, at / FAN_OUT % FAN_OUT);
-            if at % NODE == 0 && at + NODE <= range.end {
-                fold(self.root.summaries[n]);
-                at += NODE;
-            } else if at % FAN_OUT == 0 && at + FAN_OUT <= range.end {
-                fold(self.root.nodes[n].summaries[l]);
-                at += FAN_OUT;
-            } else {
-                let (start, end) = (at % FAN_OUT, FAN_OUT.min(at % FAN_OUT + range.end - at));
-                fold(T::summary(&self.root.nodes[n].leaves[l][start..end]));
-                at += end - start;
-            }
-        }
+        self.root.summarize(range.start..range.end.min(self.len), fold);
     }
 
     /// Calls `visit` with every value of `range` (clipped to the column) and its index, in order, leaving out
-    /// leaves and nodes whose summary `enter` refuses.
+    /// leaves and branches whose summary `enter` refuses.
     pub(super) fn visit(
         &self,
         range: Range<usize>,
         enter: impl Fn(&T::Summary) -> bool,
         mut visit: impl FnMut(usize, T),
     ) {
-        let range = range.start..range.end.min(self.len);
-        let mut at = range.start;
-        while at < range.end {
-            let (n, l) = (at / NODE, at / FAN_OUT % FAN_OUT);
-            if !enter(&self.root.summaries[n]) {
-                at = (n + 1) * NODE;
-                continue;
-            }
-            let end = range.end.min((at / FAN_OUT + 1) * FAN_OUT);
-            let node = &self.root.nodes[n];
-            if enter(&node.summaries[l]) {
-                for index in at..end {
-                    visit(index, node.leaves[l][index % FAN_OUT]);
-                }
-            }
-            at = end;
-        }
-    }
-}
-
-impl<T: Entry> Node<T> {
-    /// Takes up to a node's worth of values, adding their number to `len`; no leaves where none are left.
-    fn fill(values: &mut impl Iterator<Item = T>, len: &mut usize) -> Self {
-        let mut node = Self { leaves: Vec::new(), summaries: Vec::new() };
-        while node.leaves.len() < FAN_OUT {
-            let mut leaf = [T::PAD; FAN_OUT];
-            let mut filled = 0;
-            for (slot, value) in leaf.iter_mut().zip(values.by_ref()) {
-                *slot = value;
-                filled += 1;
-            }
-            if filled == 0 {
-                break;
-            }
-            *len += filled;
-            node.summaries.push(T::summary(&leaf));
-            node.leaves.push(Arc::new(leaf));
-            if filled < FAN_OUT {
-                break;
-            }
-        }
-        node
+        self.root.visit(0, range.start..range.end.min(self.len), &enter, &mut visit);
     }
 }

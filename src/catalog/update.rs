@@ -190,7 +190,6 @@ fn checked_pacing(pacing: f32) -> Result<f32, Refusal> {
 /// Rows gathered from a batch, before the indexes are built once for all of them.
 struct Insertions {
     store: Store,
-    old_items: usize,
     live: Vec<(Micros, Micros, bool)>,
     accounts: Vec<Account>,
     /// Creatives by item row, in the order of the batch.
@@ -203,7 +202,6 @@ impl Insertions {
     fn new(current: &Snapshot) -> Self {
         Self {
             store: Store::clone(&current.store),
-            old_items: current.len(),
             live: Vec::new(),
             accounts: Vec::new(),
             creatives: Vec::new(),
@@ -284,10 +282,16 @@ impl Insertions {
     }
 
     fn finish(mut self, next: &mut Snapshot) {
-        debug_assert_eq!(self.store.items.len(), self.old_items + self.live.len());
         self.place_creatives();
-        self.store.reindex();
-        next.extend(self.store, self.live, self.accounts);
+        let first = self.store.items.len() - self.live.len();
+        let inserted = match (self.live.is_empty(), self.accounts.is_empty()) {
+            (true, true) => Vec::new(),
+            _ => self.store.index_from(first as u32),
+        };
+        next.extend(self.store, &self.live, &inserted, &self.accounts);
+        // An item may have been without a creative.
+        let old = self.creatives.iter().map(|(row, _)| *row).filter(|&row| (row as usize) < first);
+        old.for_each(|row| next.refresh(row));
     }
 
     /// Moves the gathered creatives behind those that their items have.

@@ -82,9 +82,10 @@ fn distribution(spec: &TensorSpec) -> (f32, f32) {
         _ if ends(".codebook") => (0.0, 0.5),
         _ if starts("context_features.") || starts("behavior_features.") => (0.0, 0.3),
         _ if ends(".q_proj.weight") || ends(".k_proj.weight") => (0.0, 1.5 / inputs.sqrt()),
-        _ if starts("reward.towers.") && ends(".3.weight") => (0.0, 1.0 / inputs.sqrt()),
-        // Half of a tower's input is a sum over the list, several times as large as a slot's vector.
-        _ if starts("reward.towers.") && ends(".0.weight") => (0.0, 0.5 / inputs.sqrt()),
+        _ if starts("reward.towers.") && ends(".3.weight") => (0.0, 0.6 / inputs.sqrt()),
+        // Half of a tower's input is a sum over the list, up to K times as large as a slot's vector. Small
+        // weights keep the rates near those of the biases.
+        _ if starts("reward.towers.") && ends(".0.weight") => (0.0, 0.3 / inputs.sqrt()),
         // In front of a ReLU, which halves the second moment.
         _ if starts("reward.towers.") || starts("payment.") || starts("quantizer.") => {
             (0.0, (2.0 / inputs).sqrt())

@@ -35,6 +35,8 @@ pub struct Lists {
     pub creatives: Vec<Vec<u64>>,
     pub log_prob: Vec<f64>,
     pub reward: Vec<f64>,
+    /// z of each slot.
+    pub z: Vec<Vec<f64>>,
 }
 
 /// Smallest gaps met between what was chosen and what was not, each over the larger of 1 and the numbers' size
@@ -70,6 +72,8 @@ pub struct Outcome {
     pub reward_features: Vec<Vector>,
     /// The slots' rates.
     pub rates: Vec<f64>,
+    /// Sum over the winning list's ads of b * pctr_poi, in bid units: what marginal contributions are part of.
+    pub ad_value: f64,
     pub payment: Payment,
     /// What a payment may be off by where a price straddles a multiple: the billable unit.
     pub billable_unit_micros: u64,
@@ -139,6 +143,7 @@ pub fn allocate(model: &Model, json: &Value) -> Result<Outcome, Refusal> {
     }
     Ok(Outcome {
         reward: winner.reward,
+        ad_value: ad_value(model, winner),
         log_prob: winner.beam.score,
         beam,
         lists: list_columns(model, &decoded.lists),
@@ -359,6 +364,7 @@ fn list_columns(model: &Model, lists: &[Scored]) -> Lists {
             .push(items.iter().zip(&list.creatives).map(|(item, &c)| item.creatives[c].id).collect());
         columns.log_prob.push(list.beam.score);
         columns.reward.push(list.reward);
+        columns.z.push(list.beam.ln_zs.iter().map(|ln_z| ln_z.exp()).collect());
     }
     columns
 }

@@ -144,13 +144,13 @@ fn attention_and_norm() {
 
 // ---- a whole allocation ----
 
-fn row(id: u64, is_ad: bool, codes: &[u16], bid: u64) -> Row {
+pub fn row(id: u64, is_ad: bool, codes: &[u16], bid: u64) -> Row {
     let creatives = vec![(100 + id, vec![1]), (200 + id, vec![0]), (300 + id, vec![0])];
     Row { id, is_ad, codes: codes.to_vec(), bid, reserve: 0, advertiser: 0, active: true, creatives }
 }
 
 /// Logits all 0, pctr_poi 1/4, pctr_creative 1/2, pcvr 1/2, payment rate 4/5; alpha = beta = 1.
-fn flat(poi_code_layers: usize, items: &[Row]) -> Model {
+pub fn flat(poi_code_layers: usize, items: &[Row]) -> Model {
     let config = json!({
         "history_len": 2, "list_len": 3, "poi_code_layers": poi_code_layers, "creative_code_layers": 1,
         "codebook_size": 3, "beam_width": 4, "encoder_layers": 1, "decoder_layers": 1, "hidden_size": 32,
@@ -164,11 +164,18 @@ fn flat(poi_code_layers: usize, items: &[Row]) -> Model {
 }
 
 /// Ads 1 and 2 with codes 0 and 1 at 3.00 and 1.00, the organic item 3 with code 2.
-fn three() -> Vec<Row> {
+pub fn three() -> Vec<Row> {
     vec![row(1, true, &[0], 3_000_000), row(2, true, &[1], 1_000_000), row(3, false, &[2], 0)]
 }
 
-fn run(model: &Model, changes: Value) -> Result<Outcome, Refusal> {
+/// The same with one creative each, so that no choice among equal logits is an edge.
+pub fn plain() -> Vec<Row> {
+    let mut items = three();
+    items.iter_mut().for_each(|item| item.creatives.truncate(1));
+    items
+}
+
+pub fn run(model: &Model, changes: Value) -> Result<Outcome, Refusal> {
     let mut request = json!({"id": "x", "history": [], "candidates": "all", "organic": [3], "list_len": 2});
     for (key, value) in changes.as_object().unwrap() {
         request[key] = value.clone();

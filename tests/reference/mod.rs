@@ -10,8 +10,10 @@
 
 pub mod allocate;
 pub mod auction;
+pub mod compare;
 pub mod files;
 pub mod generate;
+mod generate_requests;
 pub mod network;
 pub mod request;
 pub mod search;

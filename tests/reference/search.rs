@@ -37,7 +37,7 @@ pub fn ad_allowed(policy: &Policy, before: &[bool], slot: usize) -> bool {
     assert_eq!(before.len(), slot);
     let ads = before.iter().filter(|&&is_ad| is_ad).count();
     let gap_kept = match before.iter().rposition(|&is_ad| is_ad) {
-        Some(last) => slot - last - 1 >= policy.min_gap,
+        Some(last) => before[last + 1..].len() >= policy.min_gap,
         None => true,
     };
     ads < policy.max_ads && gap_kept && slot >= policy.first_ad_slot
