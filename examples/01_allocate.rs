@@ -11,6 +11,7 @@ use bidslate::model::weights::WeightType;
 use bidslate::request::{AdPolicy, Behavior, Candidates, Request};
 use bidslate::synthetic::SyntheticCatalog;
 
+/// Runs the example; `tests/examples.rs` does too.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A model directory. You would have a trained one.
     let dir = tempfile::tempdir()?;

@@ -13,6 +13,7 @@ use bidslate::money::Micros;
 use bidslate::request::{Candidates, Request};
 use bidslate::synthetic::SyntheticCatalog;
 
+/// Runs the example; `tests/examples.rs` does too.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let config = ModelConfig { codebook_size: 64, ..ModelConfig::of_size(ModelSize::Tiny) };

@@ -10,6 +10,7 @@ use bidslate::model::weights::WeightType;
 use bidslate::money::Micros;
 use bidslate::request::{Candidates, Request};
 
+/// Runs the example; `tests/examples.rs` does too.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let config = ModelConfig {
