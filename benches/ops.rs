@@ -34,14 +34,21 @@ fn on_threads(c: &mut Criterion, name: &str, flops: usize, mut run: impl FnMut(E
 }
 
 fn products(c: &mut Criterion) {
-    for (m, in_size, out_size) in [(64, 512, 512), (1792, 512, 2048), (64, 1536, 512), (1792, 1536, 512), (1, 512, 512)] {
+    for (m, in_size, out_size) in
+        [(64, 512, 512), (1792, 512, 2048), (64, 1536, 512), (1792, 1536, 512), (1, 512, 512)]
+    {
         let (x, w) = (numbers(m * in_size), numbers(in_size * out_size));
         let mut y = vec![0.0; m * out_size];
         for (precision, name) in PRECISIONS {
             let w = Linear::pack(&[&w], in_size, precision);
-            on_threads(c, &format!("linear {m}x{in_size}x{out_size} {name}"), 2 * m * in_size * out_size, |exec| {
-                linear(exec, black_box(&x), m, &w, Epilogue::Store, &mut y);
-            });
+            on_threads(
+                c,
+                &format!("linear {m}x{in_size}x{out_size} {name}"),
+                2 * m * in_size * out_size,
+                |exec| {
+                    linear(exec, black_box(&x), m, &w, Epilogue::Store, &mut y);
+                },
+            );
         }
     }
 }
@@ -76,7 +83,9 @@ fn few_keys(c: &mut Criterion) {
     let ancestors: Vec<u32> = (0..m * len).map(|i| (i * 7 % m) as u32).collect();
     let mut out = vec![0.0; m * d];
     on_threads(c, "cached_attention 64 over 30, 8 heads of 64", 4 * m * d * len, |exec| {
-        cached_attention(exec, &q, m, d, 0, &keys, &values, m, &ancestors, len, len, heads, head_size, &mut out);
+        cached_attention(
+            exec, &q, m, d, 0, &keys, &values, m, &ancestors, len, len, heads, head_size, &mut out,
+        );
     });
     let (lists, slots, heads) = (64, 10, 4);
     let d = heads * head_size;
