@@ -20,6 +20,7 @@ mod lanes;
 pub mod linear;
 pub mod math;
 pub mod norm;
+pub mod peak;
 pub mod rotary;
 mod row_attention;
 pub mod segment_attention;
