@@ -12,7 +12,7 @@ use crate::cpu::shared::Shared;
 use crate::cpu::tile::{self, Factors, Operand, PANEL, ROWS, Sums};
 use crate::cpu::{Exec, Precision};
 
-/// Keys that are met at once: a tile of scores and its keys or values stay in the first-level cache.
+/// Keys that are met at once: their scores stay in the first-level cache, they themselves in the second.
 const KEYS: usize = 8 * PANEL;
 
 /// Query rows that meet a tile of keys while it is near.
