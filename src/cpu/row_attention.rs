@@ -92,9 +92,9 @@ impl Head {
             out.iter_mut().for_each(|out| *out *= shrink);
         }
         for scores in self.scores.as_chunks_mut::<LANES>().0 {
-            for l in 0..LANES {
-                scores[l] = exp2_nonpositive(scores[l] - self.max);
-                self.total[l] += scores[l];
+            for (score, total) in scores.iter_mut().zip(&mut self.total) {
+                *score = exp2_nonpositive(*score - self.max);
+                *total += *score;
             }
         }
     }

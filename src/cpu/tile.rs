@@ -12,7 +12,7 @@ pub(crate) const PANEL: usize = 32;
 pub(crate) const ROWS: usize = 12;
 
 /// What is multiplied: `a` holds rows `lda` elements apart, `b` the rows of a panel `ldb` apart, both `depth` long along
-/// the sum.
+/// the sum, one step at least.
 #[derive(Clone, Copy)]
 pub(crate) struct Factors<'a, E> {
     pub(crate) a: &'a [E],
@@ -199,8 +199,15 @@ fn tile<M: Machine, E: Operand, const R: usize>(factors: Factors<E>, sums: Sums)
         return E::accumulate::<M, R, PANEL>(factors, sums);
     }
     const HALF: usize = PANEL / 2;
-    for start in [0, HALF] {
-        let factors = Factors { b: &factors.b[start..], ..factors };
-        E::accumulate::<M, R, HALF>(factors, Sums { rows: &mut sums.rows[start..], ..sums });
+    // Both halves of a stretch of the sum, so that the second finds its operands in the first-level cache.
+    const STRETCH: usize = 128;
+    let Factors { lda, ldb, .. } = factors;
+    for k in (0..factors.depth).step_by(STRETCH) {
+        let depth = STRETCH.min(factors.depth - k);
+        for start in [0, HALF] {
+            let factors = Factors { a: &factors.a[k..], b: &factors.b[k * ldb + start..], lda, ldb, depth };
+            let sums = Sums { rows: &mut sums.rows[start..], fresh: sums.fresh && k == 0, ..sums };
+            E::accumulate::<M, R, HALF>(factors, sums);
+        }
     }
 }
