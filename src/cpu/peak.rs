@@ -2,7 +2,7 @@
 
 use crate::cpu::bf16::Pair;
 use crate::cpu::isa::{Kernel, Machine};
-use crate::cpu::tile::{Operand, PANEL};
+use crate::cpu::tile::{self, Factors, Operand, PANEL, Sums};
 use crate::cpu::{Exec, Precision};
 
 const ROWS: usize = 6;
@@ -17,7 +17,7 @@ pub fn flops_per_step(precision: Precision) -> u64 {
 }
 
 /// Steps along the sum in one step, on operands that stay in the first-level cache.
-const DEPTH: usize = 16;
+const DEPTH: usize = 256;
 
 /// Runs `steps` steps of independent sums on the calling thread, and returns one of them.
 pub fn run(exec: Exec, precision: Precision, steps: usize) -> f32 {
@@ -40,7 +40,9 @@ impl<E: Operand> Kernel for Peak<E> {
         let (a, b) = ([self.one; ROWS * DEPTH], [self.one; PANEL]);
         let mut sums = [[0.0; PANEL]; ROWS];
         for _ in 0..self.steps {
-            crate::cpu::tile::multiply::<M, E>(&a, DEPTH, &b, 0, DEPTH, &mut sums);
+            let factors = Factors { a: &a, lda: DEPTH, b: &b, ldb: 0, depth: DEPTH };
+            let to = Sums { rows: sums.as_flattened_mut(), stride: PANEL, fresh: false };
+            tile::multiply::<M, E>(ROWS, factors, to);
         }
         sums.as_flattened().iter().sum()
     }
