@@ -63,8 +63,8 @@ pub struct Slot {
     pub pcvr: f64,
     /// Probability of the item under token-level bidding: the product of z over its codes.
     pub z: f64,
-    /// Marginal contribution of the ad (Eq. 31) in bid units; none for organic items, where it was not asked
-    /// for, and where there is no list without the ad.
+    /// Marginal contribution of the item (Eq. 31) in bid units; none where it was not asked
+    /// for, and where there is no list without the item.
     pub marginal: Option<f64>,
 }
 
@@ -122,6 +122,6 @@ pub struct Trace {
     pub poi_logits: Vec<f32>,
     /// Reward features f of the winning list, [K, d_r].
     pub reward_features: Vec<f32>,
-    /// Rates of the winning list, [K].
+    /// Rates of the winning list as in its slots, [K].
     pub rate: Vec<f64>,
 }

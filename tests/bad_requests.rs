@@ -33,9 +33,9 @@ fn each_fault_is_named_and_its_neighbours_are_answered() {
     let other_creative = world.catalog.creative_ids.last().unwrap();
     use RequestErrorKind::{Duplicate, Invalid, Limit, Parse, Unknown, Unsupported};
     let cases = [
-        ("/colour", json!(1), Parse, "request", "colour"),
-        ("/policy/colour", json!(1), Parse, "policy", "colour"),
-        ("/history/0/colour", json!(1), Parse, "history[0]", "colour"),
+        ("/colour", json!(1), Parse, "colour", "unknown"),
+        ("/policy/colour", json!(1), Parse, "policy.colour", "unknown"),
+        ("/history/0/colour", json!(1), Parse, "history[0].colour", "unknown"),
         ("/alpha", json!("high"), Parse, "alpha", "high"),
         ("/alpha", json!(-1.0), Invalid, "alpha", "-1"),
         ("/alpha", json!(16.5), Invalid, "alpha", "16.5"),

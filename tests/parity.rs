@@ -99,14 +99,12 @@ fn agree(
 
 /// Weights in 16 bits are checked apart: an engine may round activations to them within a layer.
 #[test]
-#[ignore = "waits for the command"]
 fn the_engine_agrees_with_the_reference() {
     agree(engine, Some(safetensors::Dtype::F32), 0..60, 6, F32);
 }
 
 /// Intermediate tensors, where the responses agree.
 #[test]
-#[ignore = "waits for the command"]
 fn the_engines_trace_agrees_with_the_reference() {
     let (mut findings, mut compared) = (Vec::new(), 0);
     for seed in 1000..1010 {

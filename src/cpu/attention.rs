@@ -9,11 +9,11 @@ use crate::cpu::lanes::{self, LANES};
 use crate::cpu::math::exp2_nonpositive;
 use crate::cpu::row_attention::score_scale;
 use crate::cpu::shared::Shared;
-use crate::cpu::tile::{self, Operand, PANEL, ROWS};
+use crate::cpu::tile::{self, Factors, Operand, PANEL, ROWS, Sums};
 use crate::cpu::{Exec, Precision};
 
-/// Keys that are met at once: a tile of scores and its keys or values stay in the first-level cache.
-const KEYS: usize = 4 * PANEL;
+/// Keys that are met at once: their scores stay in the first-level cache, they themselves in the second.
+const KEYS: usize = 8 * PANEL;
 
 /// Query rows that meet a tile of keys while it is near.
 const QUERIES: usize = 64;
@@ -158,10 +158,15 @@ impl<E: Operand> Kernel for Fill<'_, E> {
                 &zeros[..head_size]
             }
         };
-        for column in 0..PANEL {
-            let row = row(column, source.k_offset);
-            for (panel, numbers) in keys.chunks_exact_mut(PANEL).zip(row.chunks_exact(E::NUMBERS)) {
-                panel[column] = E::from_numbers(numbers);
+        // Gathered first: read down a column, rows a power of two apart would fall on each other in the cache.
+        let mut gathered = [[0.0; 128 + LANES]; PANEL];
+        for (column, gathered) in gathered.iter_mut().enumerate() {
+            gathered[..head_size].copy_from_slice(row(column, source.k_offset));
+        }
+        for (k, panel) in keys.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+            let k = k * E::NUMBERS;
+            for (key, gathered) in panel.iter_mut().zip(&gathered) {
+                *key = E::from_numbers(&gathered[k..k + E::NUMBERS]);
             }
         }
         for (index, values) in values.chunks_exact_mut(head_size).enumerate() {
@@ -369,41 +374,47 @@ impl<const D: usize> State<'_, D> {
     #[inline(always)]
     fn score<M: Machine, E: Operand>(&mut self, queries: &[E], keys: &[E], rows: usize) {
         let depth = D / E::NUMBERS;
-        for (panel, keys) in keys.chunks_exact(depth * PANEL).enumerate() {
-            let mut sums = [[0.0; PANEL]; ROWS];
-            tile::multiply::<M, E>(queries, depth, keys, PANEL, depth, &mut sums[..rows]);
-            for (scores, sums) in self.scores.iter_mut().zip(&sums[..rows]) {
-                scores[panel * PANEL..(panel + 1) * PANEL].copy_from_slice(sums);
-            }
+        for (panel, b) in keys.chunks_exact(depth * PANEL).enumerate() {
+            let factors = Factors { a: queries, lda: depth, b, ldb: PANEL, depth };
+            let scores = &mut self.scores.as_flattened_mut()[panel * PANEL..];
+            tile::multiply::<M, E>(rows, factors, Sums { rows: scores, stride: KEYS, fresh: true });
         }
     }
 
     /// Turns the scores into weights relative to the new maximum, and brings the running sums to it.
     #[inline(always)]
     fn weigh(&mut self, row: usize, rows: usize, count: usize, padded: usize) {
-        for (index, scores) in (row..row + rows).zip(&mut *self.scores) {
+        let max = &mut self.max[row..row + rows];
+        let mut shrink = [1.0; ROWS];
+        for ((max, shrink), scores) in max.iter_mut().zip(&mut shrink).zip(&mut *self.scores) {
             scores[count..padded].fill(f32::NEG_INFINITY);
-            let scores = &mut scores.as_chunks_mut::<LANES>().0[..padded / LANES];
-            let before = self.max[index];
-            let mut largest = [before; LANES];
-            for scores in &*scores {
+            let mut largest = [*max; LANES];
+            for scores in scores[..padded].as_chunks::<LANES>().0 {
                 for l in 0..LANES {
                     largest[l] = lanes::larger(scores[l], largest[l]);
                 }
             }
-            let max = lanes::max(largest);
-            self.max[index] = max;
-            let shrink = exp2_nonpositive(before - max);
-            let mut total = self.total[index];
-            total.iter_mut().for_each(|total| *total *= shrink);
-            self.sums[index].iter_mut().for_each(|sum| *sum *= shrink);
-            for scores in scores {
+            let before = std::mem::replace(max, lanes::max(largest));
+            *shrink = before - *max;
+        }
+        for shrink in &mut shrink {
+            *shrink = exp2_nonpositive(*shrink);
+        }
+        for r in 0..rows {
+            let total = &mut self.total[row + r];
+            // A factor of 1 changes nothing, and is the rule once the largest score was seen.
+            if shrink[r] != 1.0 {
+                total.iter_mut().for_each(|total| *total *= shrink[r]);
+                self.sums[row + r].iter_mut().for_each(|sum| *sum *= shrink[r]);
+            }
+            let mut lanes = *total;
+            for scores in self.scores[r][..padded].as_chunks_mut::<LANES>().0 {
                 for l in 0..LANES {
-                    scores[l] = exp2_nonpositive(scores[l] - max);
-                    total[l] += scores[l];
+                    scores[l] = exp2_nonpositive(scores[l] - max[r]);
+                    lanes[l] += scores[l];
                 }
             }
-            self.total[index] = total;
+            *total = lanes;
         }
     }
 
@@ -415,21 +426,16 @@ impl<const D: usize> State<'_, D> {
         rows: usize,
         padded: usize,
         values: &[E],
-        weights: &mut [E],
+        room: &mut [E],
     ) {
-        for (scores, weights) in self.scores[..rows].iter().zip(weights.chunks_exact_mut(KEYS)) {
-            E::convert::<M>(&scores[..padded], weights);
-        }
+        let words = rows * KEYS / E::NUMBERS;
+        let weights = E::rounded::<M>(self.scores[..rows].as_flattened(), &mut room[..words]);
         for column in (0..D).step_by(PANEL) {
-            let mut sums = [[0.0; PANEL]; ROWS];
-            for (to, from) in sums.iter_mut().zip(&self.sums[row..row + rows]) {
-                to.copy_from_slice(&from[column..column + PANEL]);
-            }
-            let values = &values[column..];
-            tile::multiply::<M, E>(weights, KEYS, values, D, padded / E::NUMBERS, &mut sums[..rows]);
-            for (to, from) in self.sums[row..row + rows].iter_mut().zip(&sums) {
-                to[column..column + PANEL].copy_from_slice(from);
-            }
+            let b = &values[column..];
+            let factors =
+                Factors { a: weights, lda: KEYS / E::NUMBERS, b, ldb: D, depth: padded / E::NUMBERS };
+            let sums = &mut self.sums[row..row + rows].as_flattened_mut()[column..];
+            tile::multiply::<M, E>(rows, factors, Sums { rows: sums, stride: D, fresh: false });
         }
     }
 }

@@ -82,16 +82,12 @@ impl Kernel for Cached<'_> {
         for (row, out) in self.out.chunks_exact_mut(d).enumerate() {
             let q = &self.q[row * self.stride..row * self.stride + d];
             let ancestors = &self.ancestors[row * self.ancestor_stride..row * self.ancestor_stride + len];
-            let heads = q.chunks_exact(head_size).zip(out.chunks_exact_mut(head_size));
-            for (head, (q, out)) in heads.enumerate() {
-                let at = |position: usize| {
-                    let slot = ancestors[position] as usize;
-                    assert!(slot < slots);
-                    let start = (position * slots + slot) * d + head * head_size;
-                    start..start + head_size
-                };
-                attend(q, len, |p| &self.keys[at(p)], |p| &self.values[at(p)], out);
-            }
+            let at = |position: usize| {
+                let slot = ancestors[position] as usize;
+                assert!(slot < slots);
+                (position * slots + slot) * d..(position * slots + slot + 1) * d
+            };
+            attend(q, head_size, len, |p| &self.keys[at(p)], |p| &self.values[at(p)], out);
         }
     }
 }

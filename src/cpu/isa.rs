@@ -72,6 +72,8 @@ impl Isa {
 pub(crate) trait Machine {
     /// 512-bit registers, 32 of them; otherwise the tiles are cut for sixteen of 256 bits.
     const WIDE: bool;
+    /// Fused multiply-adds on vectors of 256 bits, at least.
+    const FMA: bool;
     /// Products of pairs of bf16 numbers in hardware.
     const BF16: bool;
 }
@@ -86,18 +88,22 @@ pub(crate) struct Avx512;
 pub(crate) struct Avx512Bf16;
 
 impl Machine for Scalar {
+    const FMA: bool = false;
     const WIDE: bool = false;
     const BF16: bool = false;
 }
 impl Machine for Avx2 {
+    const FMA: bool = true;
     const WIDE: bool = false;
     const BF16: bool = false;
 }
 impl Machine for Avx512 {
+    const FMA: bool = true;
     const WIDE: bool = true;
     const BF16: bool = false;
 }
 impl Machine for Avx512Bf16 {
+    const FMA: bool = true;
     const WIDE: bool = true;
     const BF16: bool = true;
 }

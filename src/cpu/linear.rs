@@ -8,7 +8,7 @@ use crate::cpu::exec::part;
 use crate::cpu::isa::{Kernel, Machine};
 use crate::cpu::math::silu;
 use crate::cpu::shared::Shared;
-use crate::cpu::tile::{self, Operand, PANEL, ROWS};
+use crate::cpu::tile::{self, Factors, Operand, PANEL, ROWS, Sums};
 use crate::cpu::{Exec, Precision};
 
 /// The weights of a product, packed at load.
@@ -142,15 +142,17 @@ pub fn linear(exec: Exec, x: &[f32], m: usize, w: &Linear, epilogue: Epilogue, y
         };
         let rows = rows.start * ROWS..m.min(rows.end * ROWS);
         let y = &y;
-        match w.precision {
+        STAGED.with_borrow_mut(|staged| match w.precision {
             Precision::F32 => {
-                exec.isa.run(Product { x, w, b: w.panels.floats(), rows, panels, epilogue, y });
+                let (b, staged) = (w.panels.floats(), bytemuck::cast_slice_mut(staged.as_mut_slice()));
+                exec.isa.run(Product { x, w, b, rows, panels, epilogue, staged, y });
             }
             Precision::Bf16 => {
                 let b: &[Pair] = bytemuck::cast_slice(w.panels.pairs());
-                exec.isa.run(Product { x, w, b, rows, panels, epilogue, y });
+                let staged = bytemuck::cast_slice_mut(staged.as_mut_slice());
+                exec.isa.run(Product { x, w, b, rows, panels, epilogue, staged, y });
             }
-        }
+        });
     });
 }
 
@@ -172,33 +174,35 @@ struct Product<'a, E> {
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
     epilogue: Epilogue<'a>,
+    /// Room for the rows as the product reads them.
+    staged: &'a mut [E],
     y: &'a Shared<'a, f32>,
 }
 
-impl<E: Operand + bytemuck::Pod> Kernel for Product<'_, E> {
+impl<E: Operand> Kernel for Product<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<M: Machine>(self) {
-        STAGED.with_borrow_mut(|staged| {
-            let staged: &mut [E] = bytemuck::cast_slice_mut(staged.as_mut_slice());
-            let depth = self.w.in_size.div_ceil(E::NUMBERS);
-            // An odd number of cache lines apart, so that the rows of a tile lie in different sets of the cache.
-            let stride = (depth.div_ceil(16) | 1) * 16;
-            let block = (staged.len() / stride).min(BLOCK_ROWS);
-            if block == 0 {
-                return self.deep::<M>(staged);
+    fn run<M: Machine>(mut self) {
+        let staged = std::mem::take(&mut self.staged);
+        let in_size = self.w.in_size;
+        let depth = in_size.div_ceil(E::NUMBERS);
+        // An odd number of cache lines apart, so that the rows of a tile lie in different sets of the cache.
+        let stride = (depth.div_ceil(16) | 1) * 16;
+        let block = match (staged.len() / stride).min(BLOCK_ROWS) {
+            0 => return self.deep::<M>(staged),
+            rows if rows < ROWS => rows,
+            rows => rows / ROWS * ROWS,
+        };
+        let mut start = self.rows.start;
+        while start < self.rows.end {
+            let end = self.rows.end.min(start + block);
+            for (to, row) in staged.chunks_exact_mut(stride).zip(start..end) {
+                E::convert::<M>(&self.x[row * in_size..(row + 1) * in_size], to);
             }
-            let mut start = self.rows.start;
-            while start < self.rows.end {
-                let end = self.rows.end.min(start + block);
-                for (to, row) in staged.chunks_exact_mut(stride).zip(start..end) {
-                    E::convert::<M>(&self.x[row * self.w.in_size..(row + 1) * self.w.in_size], to);
-                }
-                self.block::<M>(staged, stride, depth, start..end);
-                start = end;
-            }
-        });
+            self.block::<M>(staged, stride, depth, start..end);
+            start = end;
+        }
     }
 }
 
@@ -206,13 +210,15 @@ impl<E: Operand> Product<'_, E> {
     /// The rows `rows`, which are staged `stride` apart, against all panels.
     #[inline(always)]
     fn block<M: Machine>(&self, staged: &[E], stride: usize, depth: usize, rows: std::ops::Range<usize>) {
+        let mut sums = [[0.0; PANEL]; ROWS];
         for panel in self.panels.clone() {
             let b = &self.b[panel * depth * PANEL..(panel + 1) * depth * PANEL];
             for row in rows.clone().step_by(ROWS) {
                 let count = ROWS.min(rows.end - row);
-                let mut sums = [[0.0; PANEL]; ROWS];
                 let a = &staged[(row - rows.start) * stride..];
-                tile::multiply::<M, E>(a, stride, b, PANEL, depth, &mut sums[..count]);
+                let factors = Factors { a, lda: stride, b, ldb: PANEL, depth };
+                let to = Sums { rows: sums.as_flattened_mut(), stride: PANEL, fresh: true };
+                tile::multiply::<M, E>(count, factors, to);
                 self.finish(&sums[..count], row, panel);
             }
         }
@@ -229,7 +235,9 @@ impl<E: Operand> Product<'_, E> {
                 let mut sums = [[0.0; PANEL]; 1];
                 for (x, b) in x.chunks(staged.len() * E::NUMBERS).zip(b.chunks(staged.len() * PANEL)) {
                     E::convert::<M>(x, staged);
-                    tile::multiply::<M, E>(staged, 0, b, PANEL, b.len() / PANEL, &mut sums);
+                    let factors = Factors { a: &*staged, lda: 0, b, ldb: PANEL, depth: b.len() / PANEL };
+                    let to = Sums { rows: sums.as_flattened_mut(), stride: PANEL, fresh: false };
+                    tile::multiply::<M, E>(1, factors, to);
                 }
                 self.finish(&sums, row, panel);
             }

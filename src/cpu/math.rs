@@ -17,9 +17,9 @@ pub fn exp(x: f32) -> f32 {
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     // ln 2 in two parts, the first short enough for n times it to be exact.
-    let r = n.mul_add(2.121_944_4e-4, n.mul_add(-0.693_359_375, x));
-    let mut p = 1.987_569_15e-4f32;
-    p = p.mul_add(r, 1.398_199_95e-3);
+    let r = n.mul_add(2.121_944_4e-4, n.mul_add(-355.0 / 512.0, x));
+    let mut p = 1.987_569_1e-4f32;
+    p = p.mul_add(r, 1.398_199_9e-3);
     p = p.mul_add(r, 8.333_452e-3);
     p = p.mul_add(r, 4.166_579_6e-2);
     p = p.mul_add(r, 1.666_666_5e-1);

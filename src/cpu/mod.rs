@@ -20,11 +20,14 @@ mod lanes;
 pub mod linear;
 pub mod math;
 pub mod norm;
+pub mod peak;
 pub mod rotary;
 mod row_attention;
 pub mod segment_attention;
 mod shared;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use attention::{AttentionScratch, KeyValues, attention};
 pub use cached_attention::cached_attention;

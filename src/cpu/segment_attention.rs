@@ -57,12 +57,8 @@ impl Kernel for Segment<'_> {
         let len = qkv.len() / (3 * d);
         for (row, out) in self.out.chunks_exact_mut(d).enumerate() {
             let q = &qkv[row * 3 * d..][..d];
-            let heads = q.chunks_exact(head_size).zip(out.chunks_exact_mut(head_size));
-            for (head, (q, out)) in heads.enumerate() {
-                let at =
-                    |row: usize, part: usize| &qkv[(3 * row + part) * d + head * head_size..][..head_size];
-                attend(q, len, |row| at(row, 1), |row| at(row, 2), out);
-            }
+            let at = |row: usize, part: usize| &qkv[(3 * row + part) * d..][..d];
+            attend(q, head_size, len, |row| at(row, 1), |row| at(row, 2), out);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::workspace::Workspace;
 use crate::auction::choice::{SlotValue, list_reward, winner};
 use crate::catalog::Snapshot;
 use crate::cpu::Exec;
-use crate::decode::search::{CandidateList, Search};
+use crate::decode::search::{CandidateList, Chosen, Search};
 use crate::error::{RequestError, RequestErrorKind};
 use crate::model::reward::Shown;
 use crate::request::Objective;
@@ -34,7 +34,7 @@ const NONE: usize = usize::MAX;
 
 impl Engine {
     /// Searches lists for the history encoded in `workspace`, chooses their creatives and scores them.
-    /// `excluded` is an ad, by position, that no list may show.
+    /// `excluded` is an item that no list may show.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn generate(
         &self,
@@ -43,7 +43,7 @@ impl Engine {
         resolved: &Resolved,
         objective: &Objective,
         snapshot: &Snapshot,
-        excluded: Option<u32>,
+        excluded: Option<Chosen>,
         timings: &mut Timings,
         log: Option<&mut LogitsLog>,
     ) -> Result<Generated, RequestError> {
@@ -67,12 +67,19 @@ impl Engine {
         workspace: &mut Workspace,
         resolved: &Resolved,
         snapshot: &Snapshot,
-        excluded: Option<u32>,
+        excluded: Option<Chosen>,
         mut log: Option<&mut LogitsLog>,
     ) -> Result<Vec<CandidateList>, RequestError> {
         let model = &self.model;
         let config = &model.config;
-        let mut search = Search::new(&resolved.rules, snapshot, &resolved.ads, &resolved.organic, excluded);
+        let organic: Vec<u32> = resolved
+            .organic
+            .iter()
+            .copied()
+            .filter(|&item| excluded.is_none_or(|e| e.item != item))
+            .collect();
+        let excluded = excluded.and_then(|chosen| chosen.position);
+        let mut search = Search::new(&resolved.rules, snapshot, &resolved.ads, &organic, excluded);
         loop {
             let position = search.step();
             let m = model.decoder.step(

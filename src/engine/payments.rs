@@ -141,8 +141,8 @@ impl Engine {
         clarke_pivot(ad, revenue, self.model.config.bid_unit_micros, &others, generated.winner)
     }
 
-    /// Marginal contribution of each slot's ad (Eq. 31): what the winning list's ads bring, less what those of
-    /// the best list without the ad bring. None for organic items, and where there is no list without the ad.
+    /// Marginal contribution of each slot (Eq. 31): what the ads of the winning list bring, less what those of the
+    /// best list without the slot's item bring. None where there is no list without it.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn marginals(
         &self,
@@ -157,15 +157,10 @@ impl Engine {
         let winner = generated.winner;
         let held = ad_value(&generated.values[winner]);
         let mut marginals = Vec::with_capacity(generated.shown[winner].len());
-        for (slot, chosen) in generated.lists[winner].items.iter().enumerate() {
-            let Some(position) = chosen.position else {
-                marginals.push(None);
-                continue;
-            };
+        for chosen in &generated.lists[winner].items {
             let without = match request.counterfactual {
                 Counterfactual::Beams => {
-                    let item = generated.shown[winner][slot].item;
-                    best_without(generated, item).map(|list| ad_value(&generated.values[list]))
+                    best_without(generated, chosen.item).map(|list| ad_value(&generated.values[list]))
                 }
                 Counterfactual::Redecode => {
                     let objective = &request.objective;
@@ -175,7 +170,7 @@ impl Engine {
                         resolved,
                         objective,
                         snapshot,
-                        Some(position),
+                        Some(*chosen),
                         timings,
                         None,
                     )?;

@@ -103,7 +103,7 @@ fn rotation_is_near_the_reference_and_leaves_other_columns_alone() {
         let (x, positions) = (inputs.numbers(m * stride), inputs.indices(m, 1800));
         let mut want = wide(&x);
         let mut scale = vec![0.0; x.len()];
-        for row in 0..m {
+        for (row, &position) in positions.iter().enumerate() {
             for head in 0..heads {
                 let start = row * stride + before + head * head_size;
                 let half = head_size / 2;
@@ -112,7 +112,7 @@ fn rotation_is_near_the_reference_and_leaves_other_columns_alone() {
                     scale[i + half] = scale[i];
                 }
                 let head = &mut want[start..start + head_size];
-                ops::rotary::reference(10_000.0, head, positions[row] as usize);
+                ops::rotary::reference(10_000.0, head, position as usize);
             }
         }
         let run = |exec| {

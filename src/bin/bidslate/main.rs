@@ -1,9 +1,12 @@
 //! The `bidslate` command.
 
 mod allocate;
+mod catalog;
 mod import;
 mod init_model;
 mod inspect;
+mod progress;
+mod quantize;
 mod table;
 
 use std::process::ExitCode;
@@ -22,6 +25,8 @@ struct Cli {
 #[derive(clap::Subcommand)]
 enum Command {
     Allocate(allocate::AllocateArgs),
+    Catalog(catalog::CatalogArgs),
+    Quantize(quantize::QuantizeArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
     InitModel(init_model::InitModelArgs),
@@ -35,6 +40,8 @@ fn main() -> ExitCode {
         .init();
     let done = match Cli::parse().command {
         Command::Allocate(args) => args.run(),
+        Command::Catalog(args) => args.run().map(|()| true),
+        Command::Quantize(args) => args.run().map(|()| true),
         Command::Import(args) => args.run().map(|()| true),
         Command::Inspect(args) => args.run().map(|()| true),
         Command::InitModel(args) => args.run().map(|()| true),
