@@ -27,12 +27,13 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// Sizes of 0, which no configuration that was checked has, count as 1: nothing divides by zero.
     pub(super) fn of(config: &ModelConfig) -> Self {
         Self {
-            poi_layers: config.poi_code_layers,
-            creative_layers: config.creative_code_layers,
+            poi_layers: config.poi_code_layers.max(1),
+            creative_layers: config.creative_code_layers.max(1),
             codebook: config.codebook_size,
-            embedding: config.item_embedding_size,
+            embedding: config.item_embedding_size.max(1),
         }
     }
 }
@@ -79,10 +80,11 @@ impl Columns {
     /// [`CatalogError::Columns`] listing every column of the wrong length, else [`CatalogError::Value`] naming
     /// the first offending value.
     pub fn check(&self, config: &ModelConfig) -> Result<(), CatalogError> {
-        let rows = self.embeddings.len() / config.item_embedding_size;
-        let odd = self.embeddings.len() % config.item_embedding_size != 0;
+        let shape = Shape::of(config);
+        let rows = self.embeddings.len() / shape.embedding;
+        let odd = !self.embeddings.len().is_multiple_of(shape.embedding);
         // A ragged matrix has no number of rows; usize::MAX makes the length check name it.
-        self.check_as(&Shape::of(config), if odd { usize::MAX } else { rows }, Path::new(IN_MEMORY))
+        self.check_as(&shape, if odd { usize::MAX } else { rows }, Path::new(IN_MEMORY))
     }
 
     /// Checks everything but the embeddings' values; `embedding_rows` may lie in a mapped file.

@@ -62,7 +62,7 @@ pub fn fit(
 }
 
 fn check(data: &[f32], width: usize, options: &FitOptions) -> Result<(), String> {
-    if width == 0 || data.is_empty() || data.len() % width != 0 {
+    if width == 0 || data.is_empty() || !data.len().is_multiple_of(width) {
         return Err(format!("{} values are not rows of {width}", data.len()));
     }
     if data.len() / width > u32::MAX as usize {
@@ -73,7 +73,7 @@ fn check(data: &[f32], width: usize, options: &FitOptions) -> Result<(), String>
         return Err(format!("{layers} layers of {codes} codes, expected 1 to 64 layers of 2 to 65536"));
     }
     // Squared distances of such values, summed over any width, stay finite.
-    match data.iter().position(|value| !(value.abs() <= 1e15)) {
+    match data.iter().position(|value| value.is_nan() || value.abs() > 1e15) {
         Some(i) => Err(format!(
             "row {} value {}: {}, expected a number of at most 1e15",
             i / width,

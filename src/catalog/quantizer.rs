@@ -198,7 +198,7 @@ impl Quantizer {
     /// [`EncodeError`] naming the first row (and its value) that holds a NaN or an infinity, or that overflows on
     /// the way, or where the length is no multiple of the input size.
     pub fn encode(&self, embeddings: &[f32]) -> Result<Vec<u16>, EncodeError> {
-        if embeddings.len() % self.input != 0 {
+        if !embeddings.len().is_multiple_of(self.input) {
             let message = format!("{} values are not rows of {}", embeddings.len(), self.input);
             return Err(EncodeError { row: None, message });
         }

@@ -199,7 +199,7 @@ impl Snapshot {
         &self.store.items.creative_codes[row * layers..(row + 1) * layers]
     }
 
-    /// Copies an item's raw embedding, widened to f32, to `out` [d_item].
+    /// Copies an item's raw embedding, widened to f32, to `out`, which must be [d_item].
     pub fn embedding(&self, item: u32, out: &mut [f32]) {
         self.store.items.embeddings.read(item as usize, out);
     }
