@@ -58,7 +58,7 @@ impl Embeddings {
         self.rows + self.inserted.len() / self.width
     }
 
-    /// Widens row `row` to f32 into `out` [width].
+    /// Widens row `row` to f32 into `out` `[width]`.
     pub(super) fn read(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.width, "room for one embedding");
         if row >= self.rows {

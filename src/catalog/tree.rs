@@ -1,8 +1,8 @@
 //! A persistent (structurally shared) column: leaves of 128 values under branches of 16, copied on write.
 //!
-//! Two snapshots share every leaf and branch that no update between them touched. Changing one value copies one
-//! leaf, three branches and the root, whatever the length. Branches are narrow because copying one counts a
-//! reference in each of its children, and each of those is a cache miss in a large column.
+//! Two snapshots share every leaf and branch that no update between them touched. Changing one value copies
+//! one leaf, three branches and the root, whatever the length. Branches are narrow because copying one counts
+//! a reference in each of its children, and each of those is a cache miss in a large column.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -251,8 +251,8 @@ impl<T: Entry> Tree<T> {
         values
     }
 
-    /// Calls `fold` with the summaries that together cover `range` (clipped to the column), in order: those of
-    /// whole children where they fit, and of parts of the two leaves at the ends, made anew.
+    /// Calls `fold` with the summaries that together cover `range` (clipped to the column), in order: those
+    /// of whole children where they fit, and of parts of the two leaves at the ends, made anew.
     pub(super) fn summarize(&self, range: Range<usize>, fold: &mut impl FnMut(T::Summary)) {
         self.root.summarize(range.start..range.end.min(self.len), fold);
     }
