@@ -1,9 +1,9 @@
 //! The catalog at size: opening it, changing a bid, finding an item, asking for the bids of a range.
 //!
-//! `BIDSLATE_BENCH_ITEMS` (default 200,000) items, all but one in eight of them ads, three code layers of 1,024,
-//! one creative and an advertiser each; `BIDSLATE_BENCH_EMBEDDING` (default 16) values in an embedding. The file
-//! is made anew in every run. Besides the timings, the time to open and the peak of resident memory while
-//! opening are printed, the mapped embeddings apart.
+//! `BIDSLATE_BENCH_ITEMS` (default 200,000) items, all but one in eight of them ads, three code layers of
+//! 1,024, one creative and an advertiser each; `BIDSLATE_BENCH_EMBEDDING` (default 16) values in an
+//! embedding. The file is made anew in every run. Besides the timings, the time to open and the peak of
+//! resident memory while opening are printed, the mapped embeddings apart.
 
 use std::hint::black_box;
 use std::path::Path;

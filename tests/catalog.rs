@@ -164,14 +164,16 @@ proptest! {
 }
 
 #[test]
-fn aggregates_span_whole_nodes() {
-    // More than two nodes of 65,536 ads, so that ranges cover leaves, nodes and both ragged ends.
-    let catalog = catalog(220_000, 3);
+fn aggregates_span_whole_branches() {
+    // More ads than fit below one child of the root, so that ranges cover whole parts of every level.
+    let catalog = catalog(800_000, 3);
     let snapshot = catalog.snapshot();
     let ads = snapshot.ads().len();
-    assert!(ads > 2 * 65_536);
-    let bids: Vec<_> = (0..ads).map(|p| naive_bid(&snapshot, p)).collect();
-    for range in [0..ads, 1..ads - 1, 65_536..131_072, 65_535..131_073, 300..65_536, ads - 1..ads, 700..700] {
+    assert!(ads > 128 * 16 * 16 * 16);
+    let bids = bids_of(&snapshot);
+    let ends = [0..ads, 1..ads - 1, 524_288..ads, ads - 1..ads, 700..700];
+    let inner = [32_768..65_536, 32_767..65_537, 300..65_536, 2048..4096];
+    for range in ends.into_iter().chain(inner) {
         check_range(&snapshot, range, &bids);
     }
 }

@@ -187,7 +187,7 @@ fn an_embedding_without_a_quantizer_is_no_code() {
     let directory = tempfile::tempdir().unwrap();
     let items = file(&directory, "items.jsonl", r#"{"id": 1, "kind": "organic", "embedding": [1, 2]}"#);
     let error = builder(false).read_items(&items, &mut |_, _| ()).unwrap_err().to_string();
-    assert!(error.ends_with("items.jsonl:1: `codes`: is missing, and there is no quantizer that could make codes of the embedding"), "{error}");
+    assert!(error.contains("items.jsonl:1: `codes`: is missing, and there is no quantizer"), "{error}");
 }
 
 #[test]

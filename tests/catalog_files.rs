@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use bidslate::catalog::{Catalog, Columns, ItemKind, Rejection};
 use bidslate::error::CatalogError;
@@ -38,13 +39,21 @@ fn columns() -> Columns {
     }
 }
 
+/// A good file, written once: writing waits for the disk.
+fn good() -> &'static [u8] {
+    static GOOD: OnceLock<Vec<u8>> = OnceLock::new();
+    GOOD.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("good.safetensors");
+        columns().write(&path, &config()).unwrap();
+        std::fs::read(&path).unwrap()
+    })
+}
+
 /// The columns of a good file, to be spoiled one by one.
 fn raw() -> BTreeMap<String, Raw> {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("good.safetensors");
-    columns().write(&path, &config()).unwrap();
-    let bytes = std::fs::read(&path).unwrap();
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let bytes = good();
+    let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
     file.iter()
         .map(|(name, view)| (name.into(), (view.dtype(), view.shape().into(), view.data().into())))
         .collect()
@@ -219,13 +228,12 @@ fn what_is_no_catalog_is_refused() {
 fn a_truncated_file_is_refused_at_every_length() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("short.safetensors");
-    columns().write(&path, &config()).unwrap();
-    let bytes = std::fs::read(&path).unwrap();
+    let bytes = good();
     for length in 0..bytes.len() {
         std::fs::write(&path, &bytes[..length]).unwrap();
         assert!(Catalog::open(&path, &config()).is_err(), "{length} of {} bytes", bytes.len());
     }
-    std::fs::write(&path, [&bytes[..], b"more"].concat()).unwrap();
+    std::fs::write(&path, [bytes, b"more"].concat()).unwrap();
     assert!(Catalog::open(&path, &config()).is_err(), "bytes after the end");
 }
 
@@ -263,8 +271,7 @@ proptest! {
     ) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("damaged.safetensors");
-        columns().write(&path, &config()).unwrap();
-        let mut bytes = std::fs::read(&path).unwrap();
+        let mut bytes = good().to_vec();
         let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
         for (place, byte) in damage {
             let place = if in_header { place.index(header) } else { header + place.index(bytes.len() - header) };

@@ -71,7 +71,7 @@ impl AdIndex {
         self.items.is_empty()
     }
 
-    /// The POI codes [C_p] of the ad at position `p`, which must be below [`AdIndex::len`].
+    /// The POI codes `[C_p]` of the ad at position `p`, which must be below [`AdIndex::len`].
     pub fn codes(&self, p: usize) -> &[u16] {
         &self.codes[p * self.layers..(p + 1) * self.layers]
     }

@@ -36,7 +36,7 @@ impl From<Option<Micros>> for EffectiveBid {
     }
 }
 
-/// Summary of the bids below one branch: at most 2^17 of at most 2^43 micros, so that 64 bits hold their sum.
+/// Summary of the bids below one branch: at most 2^19 of at most 2^43 micros, so that 64 bits hold their sum.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct BidSummary {
     count: u32,

@@ -22,8 +22,8 @@ pub struct Quantizers {
 }
 
 impl Quantizers {
-    /// Reads what there is of `quantizer.{poi,creative}.*` in some safetensors files; of a quantizer that several
-    /// hold, the last one's counts.
+    /// Reads what there is of `quantizer.{poi,creative}.*` in some safetensors files; of a quantizer that
+    /// several hold, the last one's counts.
     ///
     /// # Errors
     /// As [`Quantizer::read`].
@@ -96,8 +96,9 @@ impl CatalogBuilder {
         })
     }
 
-    /// Reads advertisers, one `{"id", "budget_micros", "pacing"}` a line: without a budget they may spend without
-    /// end, without a pacing theirs is 1. Ads that are read from now on must name one of them, or none.
+    /// Reads advertisers, one `{"id", "budget_micros", "pacing"}` a line: without a budget they may spend
+    /// without end, without a pacing theirs is 1. Ads that are read from now on must name one of them, or
+    /// none.
     ///
     /// # Errors
     /// [`CatalogError::Io`], or [`CatalogError::Line`] naming the line, the field and what was expected.
@@ -127,14 +128,15 @@ impl CatalogBuilder {
     /// Reads items, one a line: `{"id", "kind": "ad" | "organic", "codes", "bid_micros", "reserve_micros",
     /// "embedding", "active", "advertiser", "creatives": [{"id", "codes", "embedding"}]}`.
     ///
-    /// `id` and `kind` are required, and so is the bid of an ad. An item without codes is given those that its
-    /// quantizer finds for its embedding; one without an embedding has zeros. The same holds for creatives, whose
-    /// embeddings are not kept. Reserve 0, active and no advertiser are the defaults. `progress` is called with
-    /// the bytes read and to read.
+    /// `id` and `kind` are required, and so is the bid of an ad. An item without codes is given those that
+    /// its quantizer finds for its embedding; one without an embedding has zeros. The same holds for
+    /// creatives, whose embeddings are not kept. Reserve 0, active and no advertiser are the defaults.
+    /// `progress` is called with the bytes read and to read.
     ///
     /// # Errors
     /// [`CatalogError::Io`], or [`CatalogError::Line`] naming the line, the field, its value and what was
-    /// expected: an unknown key, a code out of range, a number that is not finite, a wrong length, an id twice.
+    /// expected: an unknown key, a code out of range, a number that is not finite, a wrong length, an id
+    /// twice.
     pub fn read_items(
         &mut self,
         path: &Path,
@@ -356,8 +358,8 @@ fn check_embedding(field: &str, embedding: &[f32], width: usize) -> Result<(), F
     }
 }
 
-/// The embeddings [n, width] of the items of a JSON-lines file as [`CatalogBuilder::read_items`] reads it, or of
-/// their creatives; what has none is left out. What a quantizer is fitted to.
+/// The embeddings [n, width] of the items of a JSON-lines file as [`CatalogBuilder::read_items`] reads it, or
+/// of their creatives; what has none is left out. What a quantizer is fitted to.
 ///
 /// # Errors
 /// [`CatalogError::Io`], or [`CatalogError::Line`] naming the line and the field.

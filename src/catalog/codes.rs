@@ -55,8 +55,9 @@ pub struct CodeReport {
 impl CodeReport {
     /// Reports on `codes` [rows, layers], each below `codebook`.
     ///
-    /// Codes out of range are clipped to the last code; `layers` and `codebook` must not be 0.
+    /// Codes out of range are clipped to the last code, and sizes of 0 count as 1.
     pub fn of(codes: &[u16], layers: usize, codebook: usize) -> Self {
+        let (layers, codebook) = (layers.max(1), codebook.max(1));
         let last = (codebook - 1).min(usize::from(u16::MAX)) as u16;
         let clipped: Vec<u16>;
         let codes = if codes.iter().any(|&code| code > last) {

@@ -27,48 +27,51 @@ pub(super) struct Shape {
 }
 
 impl Shape {
+    /// Sizes of 0, which no configuration that was checked has, count as 1: nothing divides by zero.
     pub(super) fn of(config: &ModelConfig) -> Self {
         Self {
-            poi_layers: config.poi_code_layers,
-            creative_layers: config.creative_code_layers,
+            poi_layers: config.poi_code_layers.max(1),
+            creative_layers: config.creative_code_layers.max(1),
             codebook: config.codebook_size,
-            embedding: config.item_embedding_size,
+            embedding: config.item_embedding_size.max(1),
         }
     }
 }
 
 /// A catalog as plain columns of N items and M creatives (spec section 7).
 ///
-/// [`Catalog::from_columns`](super::Catalog::from_columns) serves them, [`Columns::write`] makes a file of them.
+/// [`Catalog::from_columns`](super::Catalog::from_columns) serves them, [`Columns::write`] makes a file of
+/// them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Columns {
-    /// `item.id` [N]: external ids, each once.
+    /// `item.id` `[N]`: external ids, each once.
     pub ids: Vec<u64>,
-    /// `item.kind` [N].
+    /// `item.kind` `[N]`.
     pub kinds: Vec<ItemKind>,
     /// `item.codes` [N, C_p], each below W.
     pub codes: Vec<u16>,
-    /// `item.bid_micros` [N], at most [`Micros::MAX`]; organic items count as 0 whatever stands here.
+    /// `item.bid_micros` `[N]`, at most [`Micros::MAX`]; organic items count as 0 whatever stands here.
     pub bid_micros: Vec<u64>,
-    /// `item.reserve_micros` [N], at most [`Micros::MAX`].
+    /// `item.reserve_micros` `[N]`, at most [`Micros::MAX`].
     pub reserve_micros: Vec<u64>,
     /// `item.embedding` [N, d_item]; an item with a NaN or an infinity is never shown.
     pub embeddings: Vec<f32>,
-    /// `item.creative_offsets` [N + 1]: item i owns creatives `offsets[i]..offsets[i + 1]`.
+    /// `item.creative_offsets` `[N + 1]`: item i owns creatives `offsets[i]..offsets[i + 1]`.
     pub creative_offsets: Vec<u64>,
-    /// `creative.id` [M], each once within its item.
+    /// `creative.id` `[M]`, each once within its item.
     pub creative_ids: Vec<u64>,
     /// `creative.codes` [M, C_c], each below W.
     pub creative_codes: Vec<u16>,
-    /// `item.active` [N]; without it every item is active.
+    /// `item.active` `[N]`; without it every item is active.
     pub active: Option<Vec<bool>>,
-    /// `item.advertiser` [N], [`NO_ADVERTISER`] for none. Where `advertiser_ids` is given, ads must name one.
+    /// `item.advertiser` `[N]`, [`NO_ADVERTISER`] for none. Where `advertiser_ids` is given, ads must name
+    /// one.
     pub advertisers: Option<Vec<u64>>,
-    /// `advertiser.id` [A], each once; without it the advertisers are those that items name.
+    /// `advertiser.id` `[A]`, each once; without it the advertisers are those that items name.
     pub advertiser_ids: Option<Vec<u64>>,
-    /// `advertiser.budget_micros` [A]: what is left to spend; without it budgets never gate.
+    /// `advertiser.budget_micros` `[A]`: what is left to spend; without it budgets never gate.
     pub advertiser_budget_micros: Option<Vec<u64>>,
-    /// `advertiser.pacing` [A] in [0, 1]: the factor on bids; without it 1.
+    /// `advertiser.pacing` `[A]` in [0, 1]: the factor on bids; without it 1.
     pub advertiser_pacing: Option<Vec<f32>>,
 }
 
@@ -76,13 +79,14 @@ impl Columns {
     /// Checks every length and value against the model's configuration.
     ///
     /// # Errors
-    /// [`CatalogError::Columns`] listing every column of the wrong length, else [`CatalogError::Value`] naming
-    /// the first offending value.
+    /// [`CatalogError::Columns`] listing every column of the wrong length, else [`CatalogError::Value`]
+    /// naming the first offending value.
     pub fn check(&self, config: &ModelConfig) -> Result<(), CatalogError> {
-        let rows = self.embeddings.len() / config.item_embedding_size;
-        let odd = self.embeddings.len() % config.item_embedding_size != 0;
+        let shape = Shape::of(config);
+        let rows = self.embeddings.len() / shape.embedding;
+        let odd = !self.embeddings.len().is_multiple_of(shape.embedding);
         // A ragged matrix has no number of rows; usize::MAX makes the length check name it.
-        self.check_as(&Shape::of(config), if odd { usize::MAX } else { rows }, Path::new(IN_MEMORY))
+        self.check_as(&shape, if odd { usize::MAX } else { rows }, Path::new(IN_MEMORY))
     }
 
     /// Checks everything but the embeddings' values; `embedding_rows` may lie in a mapped file.

@@ -58,8 +58,9 @@ impl Embeddings {
         self.rows + self.inserted.len() / self.width
     }
 
-    /// Widens row `row` to f32 into `out` [width].
+    /// Widens row `row` to f32 into `out` `[width]`.
     pub(super) fn read(&self, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.width, "room for one embedding");
         if row >= self.rows {
             let at = (row - self.rows) * self.width;
             out.copy_from_slice(&self.inserted[at..at + self.width]);

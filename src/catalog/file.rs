@@ -50,8 +50,9 @@ pub(super) fn read(path: &Path, shape: &Shape) -> Result<(Columns, Embeddings), 
 /// Maps a file for reading.
 #[expect(unsafe_code, reason = "embeddings are far larger than what a process should copy")]
 pub(super) fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the map is read-only and only ever read as bytes, of which every value is valid. A catalog file is
-    // replaced by renaming another over it, never written in place, which is documented on `Catalog::open`.
+    // SAFETY: the map is read-only and only ever read as bytes, of which every value is valid. A catalog file
+    // is replaced by renaming another over it, never written in place, which is documented on
+    // `Catalog::open`.
     unsafe { Mmap::map(file) }
 }
 

@@ -19,8 +19,8 @@ pub struct FitOptions {
     pub iterations: usize,
     /// Seed of all that is drawn.
     pub seed: u64,
-    /// Whether the last layer aims at codes of equal size, at some cost in distance: fewer rows then share a full
-    /// code. Codes are still those nearest to the residual.
+    /// Whether the last layer aims at codes of equal size, at some cost in distance: fewer rows then share a
+    /// full code. Codes are still those nearest to the residual.
     pub balance_last: bool,
 }
 
@@ -29,13 +29,13 @@ const INITIAL_ROWS_PER_CODE: usize = 32;
 
 /// Fits a quantizer without an encoder to `data` [n, width].
 ///
-/// Centroids start by k-means++ and move by Lloyd's iterations; a code that no row takes moves to the row that
-/// is farthest from its own. The result depends on the data and the options alone, not on threads. `progress` is
-/// called with the iterations done and to do.
+/// Centroids start by k-means++ and move by Lloyd's iterations; a code that no row takes moves to the row
+/// that is farthest from its own. The result depends on the data and the options alone, not on threads.
+/// `progress` is called with the iterations done and to do.
 ///
 /// # Errors
-/// [`CatalogError::Quantizer`] where `data` is empty, ragged or holds a NaN or an infinity, or where the options
-/// are out of range.
+/// [`CatalogError::Quantizer`] where `data` is empty, ragged or holds a NaN or an infinity, or where the
+/// options are out of range.
 pub fn fit(
     data: &[f32],
     width: usize,
@@ -62,7 +62,7 @@ pub fn fit(
 }
 
 fn check(data: &[f32], width: usize, options: &FitOptions) -> Result<(), String> {
-    if width == 0 || data.is_empty() || data.len() % width != 0 {
+    if width == 0 || data.is_empty() || !data.len().is_multiple_of(width) {
         return Err(format!("{} values are not rows of {width}", data.len()));
     }
     if data.len() / width > u32::MAX as usize {
@@ -73,7 +73,7 @@ fn check(data: &[f32], width: usize, options: &FitOptions) -> Result<(), String>
         return Err(format!("{layers} layers of {codes} codes, expected 1 to 64 layers of 2 to 65536"));
     }
     // Squared distances of such values, summed over any width, stay finite.
-    match data.iter().position(|value| !(value.abs() <= 1e15)) {
+    match data.iter().position(|value| value.is_nan() || value.abs() > 1e15) {
         Some(i) => Err(format!(
             "row {} value {}: {}, expected a number of at most 1e15",
             i / width,
@@ -111,8 +111,8 @@ impl KMeans {
                 left -= distance;
                 left < 0.0
             });
-            // With fewer distinct rows than codes nothing is left to draw; the first row again is never chosen
-            // over the code that has it.
+            // With fewer distinct rows than codes nothing is left to draw; the first row again is never
+            // chosen over the code that has it.
             let drawn = drawn.unwrap_or(0);
             centroids.extend_from_slice(row(drawn));
         }
@@ -129,8 +129,8 @@ impl KMeans {
         data.par_chunks(self.width).with_min_len(64).map_init(Vec::new, one).collect()
     }
 
-    /// One Lloyd iteration: assign, then move each centroid to the mean of its rows; then, where asked for, split
-    /// the crowded.
+    /// One Lloyd iteration: assign, then move each centroid to the mean of its rows; then, where asked for,
+    /// split the crowded.
     fn iterate(&mut self, data: &[f32], split: bool) {
         let nearest = self.assign(data);
         let groups = Groups::new(&nearest, self.centroids.len() / self.width);

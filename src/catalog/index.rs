@@ -15,18 +15,18 @@ use super::lines::{BidLine, Fault, fault, read_lines};
 /// What an index file does not say.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct IndexOptions<'a> {
-    /// JSON lines `{"id", "bid_micros", "reserve_micros", "advertiser"}` of the items that are ads; the others
-    /// are organic.
+    /// JSON lines `{"id", "bid_micros", "reserve_micros", "advertiser"}` of the items that are ads; the
+    /// others are organic.
     pub bids: Option<&'a Path>,
     /// Embeddings [rows, d_item], that of item i in row i; without them they are zeros.
     pub embeddings: Option<&'a [f32]>,
-    /// Codes [C_c] of the one creative that every item gets, whose id is the item's; without them zeros.
+    /// Codes `[C_c]` of the one creative that every item gets, whose id is the item's; without them zeros.
     pub creative_codes: Option<&'a [u16]>,
 }
 
 impl CatalogBuilder {
-    /// Reads an index file: a JSON object whose keys are item ids and whose values are one token per code layer,
-    /// `<a_114>` for code 114 in layer 0, `<b_32>` for code 32 in layer 1, and so on.
+    /// Reads an index file: a JSON object whose keys are item ids and whose values are one token per code
+    /// layer, `<a_114>` for code 114 in layer 0, `<b_32>` for code 32 in layer 1, and so on.
     ///
     /// # Errors
     /// [`CatalogError::Io`], [`CatalogError::Format`] where the file is not such an object,

@@ -70,8 +70,8 @@ fn yes() -> bool {
     true
 }
 
-/// Calls `each` with every line that is not blank and its number, from 1; `progress` with the bytes read so far
-/// and the file's size, now and then.
+/// Calls `each` with every line that is not blank and its number, from 1; `progress` with the bytes read so
+/// far and the file's size, now and then.
 pub(super) fn read_lines<T: DeserializeOwned>(
     path: &Path,
     progress: &mut dyn FnMut(u64, u64),

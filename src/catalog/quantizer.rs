@@ -15,9 +15,9 @@ use super::columns::{Tensor, write_tensors};
 /// What a quantizer makes codes of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuantizerKind {
-    /// Items, of their embedding [d_item].
+    /// Items, of their embedding `[d_item]`.
     Poi,
-    /// Creatives, of their embedding [creative_embedding_size].
+    /// Creatives, of their embedding `[creative_embedding_size]`.
     Creative,
 }
 
@@ -36,12 +36,12 @@ impl QuantizerKind {
 pub struct EncoderLayer {
     /// [out, in]
     pub weight: Vec<f32>,
-    /// [out]
+    /// `[out]`
     pub bias: Vec<f32>,
 }
 
-/// A residual quantizer: y = MLP(e); r_0 = y; k_j = argmin_k ||r_j - codebook[j, k]||^2, the lowest k of equals;
-/// r_{j+1} = r_j - codebook[j, k_j].
+/// A residual quantizer: y = MLP(e); r_0 = y; k_j = argmin_k ||r_j - codebook[j, k]||^2, the lowest k of
+/// equals; r_{j+1} = r_j - codebook[j, k_j].
 ///
 /// All in f32, each sum one accumulator from the lowest index up, products rounded before they are added, the
 /// bias last: the codes do not depend on the machine, on threads, or on the rows beside a row.
@@ -61,8 +61,8 @@ pub struct Quantizer {
 }
 
 impl Quantizer {
-    /// A quantizer of embeddings of `input` values; ReLU stands between the layers of `encoder`, none after its
-    /// last, and no layers mean the identity. `codebook` is `shape` = [C, W, d_q].
+    /// A quantizer of embeddings of `input` values; ReLU stands between the layers of `encoder`, none after
+    /// its last, and no layers mean the identity. `codebook` is `shape` = [C, W, d_q].
     ///
     /// # Errors
     /// [`CatalogError::Quantizer`] naming the part whose size does not fit or that is not finite.
@@ -195,10 +195,10 @@ impl Quantizer {
     /// Codes [n, C] of `embeddings` [n, input], rows in parallel.
     ///
     /// # Errors
-    /// [`EncodeError`] naming the first row (and its value) that holds a NaN or an infinity, or that overflows on
-    /// the way, or where the length is no multiple of the input size.
+    /// [`EncodeError`] naming the first row (and its value) that holds a NaN or an infinity, or that
+    /// overflows on the way, or where the length is no multiple of the input size.
     pub fn encode(&self, embeddings: &[f32]) -> Result<Vec<u16>, EncodeError> {
-        if embeddings.len() % self.input != 0 {
+        if !embeddings.len().is_multiple_of(self.input) {
             let message = format!("{} values are not rows of {}", embeddings.len(), self.input);
             return Err(EncodeError { row: None, message });
         }
@@ -287,7 +287,8 @@ fn linear(x: &[f32], weight: &[f32], bias: &[f32], out: &mut Vec<f32>) {
     out.iter_mut().zip(bias).for_each(|(out, b)| *out += b);
 }
 
-/// The code nearest to `residual` [d] in `by_dimension` [d, W], and its squared distance; lowest code of equals.
+/// The code nearest to `residual` [d] in `by_dimension` [d, W], and its squared distance; lowest code of
+/// equals.
 pub(super) fn nearest(residual: &[f32], by_dimension: &[f32], distances: &mut Vec<f32>) -> (usize, f32) {
     let codes = by_dimension.len() / residual.len();
     distances.clear();
@@ -330,11 +331,12 @@ fn read_tensors(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Tensors, C
     Ok(tensors)
 }
 
-/// Reads a matrix [n, d] from a safetensors file: the tensor `name`, or the file's only one. Returns the values
-/// and d.
+/// Reads a matrix [n, d] from a safetensors file: the tensor `name`, or the file's only one. Returns the
+/// values and d.
 ///
 /// # Errors
-/// [`CatalogError::Io`] where the file cannot be read, [`CatalogError::Format`] where it does not hold the matrix.
+/// [`CatalogError::Io`] where the file cannot be read, [`CatalogError::Format`] where it does not hold the
+/// matrix.
 pub fn read_matrix(path: &Path, name: Option<&str>) -> Result<(Vec<f32>, usize), CatalogError> {
     let format = |message: String| CatalogError::Format { path: path.into(), message };
     let mut tensors = read_tensors(path, |found| name.is_none_or(|name| name == found))?;

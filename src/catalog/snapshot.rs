@@ -58,8 +58,8 @@ plain_entries!(Account => Account { budget: None, pacing: 1.0 });
 
 /// One state of the catalog, which never changes.
 ///
-/// Items are addressed by row, a dense `u32` below [`Snapshot::len`]; methods that take a row, a creative's row or
-/// a position panic where it is not below its bound, as indexing does.
+/// Items are addressed by row, a dense `u32` below [`Snapshot::len`]; methods that take a row, a creative's
+/// row or a position panic where it is not below its bound, as indexing does.
 #[derive(Clone)]
 pub struct Snapshot {
     version: u64,
@@ -135,7 +135,7 @@ impl Snapshot {
         self.store.items.kinds[item as usize]
     }
 
-    /// POI codes [C_p] of an item.
+    /// POI codes `[C_p]` of an item.
     pub fn codes(&self, item: u32) -> &[u16] {
         let (layers, row) = (self.store.items.shape.poi_layers, item as usize);
         &self.store.items.codes[row * layers..(row + 1) * layers]
@@ -193,13 +193,13 @@ impl Snapshot {
         self.store.items.creative_ids[c as usize]
     }
 
-    /// Codes [C_c] of the creative in row `c`.
+    /// Codes `[C_c]` of the creative in row `c`.
     pub fn creative_codes(&self, c: u32) -> &[u16] {
         let (layers, row) = (self.store.items.shape.creative_layers, c as usize);
         &self.store.items.creative_codes[row * layers..(row + 1) * layers]
     }
 
-    /// Copies an item's raw embedding, widened to f32, to `out` [d_item].
+    /// Copies an item's raw embedding, widened to f32, to `out`, which must be `[d_item]`.
     pub fn embedding(&self, item: u32, out: &mut [f32]) {
         self.store.items.embeddings.read(item as usize, out);
     }
@@ -277,8 +277,8 @@ impl Snapshot {
         }
     }
 
-    /// Replaces the store by one with further items, whose bids, reserves and activity are `live`, whose ads are at
-    /// the positions `inserted`, and with further advertisers.
+    /// Replaces the store by one with further items, whose bids, reserves and activity are `live`, whose ads
+    /// are at the positions `inserted`, and with further advertisers.
     pub(super) fn extend(
         &mut self,
         store: Store,

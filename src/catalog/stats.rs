@@ -34,8 +34,8 @@ pub struct CatalogStats {
     pub rejected_ads: BTreeMap<Rejection, usize>,
     /// Organic items that may not be shown now, by reason.
     pub rejected_organic: BTreeMap<Rejection, usize>,
-    /// Quantile and effective bid in micros of the eligible ads, ascending; empty where there are none. The bid
-    /// at quantile q is that of rank floor(q (n - 1)).
+    /// Quantile and effective bid in micros of the eligible ads, ascending; empty where there are none. The
+    /// bid at quantile q is that of rank floor(q (n - 1)).
     pub bid_quantiles_micros: Vec<(f64, Micros)>,
 }
 

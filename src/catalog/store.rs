@@ -1,4 +1,5 @@
-//! The part of a snapshot that live updates do not touch: ids, codes, creatives, embeddings and their indexes.
+//! The part of a snapshot that live updates do not touch: ids, codes, creatives, embeddings and their
+//! indexes.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -28,7 +29,7 @@ pub(super) struct Items {
     /// Whether an item's embedding is free of NaN and infinities.
     pub(super) finite: Vec<bool>,
     pub(super) embeddings: Embeddings,
-    /// [N + 1]
+    /// `[N + 1]`
     pub(super) creative_offsets: Vec<u32>,
     pub(super) creative_ids: Vec<u64>,
     /// [M, C_c]
@@ -163,7 +164,8 @@ impl Store {
 
 /// The advertiser ids, and the row of each item's advertiser; `Err` is an ad whose advertiser is unknown.
 ///
-/// An organic item may name an advertiser that is not in the table: it has no bid to pace and no budget to spend.
+/// An organic item may name an advertiser that is not in the table: it has no bid to pace and no budget to
+/// spend.
 fn advertisers(columns: &mut Columns) -> Result<(Vec<u64>, Vec<u32>), (u32, u64)> {
     let Some(of_items) = columns.advertisers.take() else {
         return Ok((columns.advertiser_ids.take().unwrap_or_default(), Vec::new()));

@@ -1,8 +1,8 @@
-//! A persistent (structurally shared) column: leaves of 128 values under branches of 32, copied on write.
+//! A persistent (structurally shared) column: leaves of 128 values under branches of 16, copied on write.
 //!
-//! Two snapshots share every leaf and branch that no update between them touched. Changing one value copies one
-//! leaf, two branches and the root: some hundred words, whatever the length. Branches are narrow because copying
-//! one counts a reference in each of its children, and each of those may be a cache miss.
+//! Two snapshots share every leaf and branch that no update between them touched. Changing one value copies
+//! one leaf, three branches and the root, whatever the length. Branches are narrow because copying one counts
+//! a reference in each of its children, and each of those is a cache miss in a large column.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 const LEAF: usize = 128;
 
 /// Children of a branch below the root, which has as many as it takes.
-const FAN_OUT: usize = 32;
+const FAN_OUT: usize = 16;
 
 /// A value that a [`Tree`] holds, and the summary that every leaf and branch keeps of its values.
 pub(super) trait Entry: Copy {
@@ -208,7 +208,7 @@ impl<T: Entry, B: Block<T>> Block<T> for Branch<T, B> {
     }
 }
 
-type Root<T> = Branch<T, Branch<T, Branch<T, Leaf<T>>>>;
+type Root<T> = Branch<T, Branch<T, Branch<T, Branch<T, Leaf<T>>>>>;
 
 /// A persistent column of `T`; cloning it is one reference count.
 #[derive(Clone)]
@@ -251,8 +251,8 @@ impl<T: Entry> Tree<T> {
         values
     }
 
-    /// Calls `fold` with the summaries that together cover `range` (clipped to the column), in order: those of
-    /// whole children where they fit, and of parts of the two leaves at the ends, made anew.
+    /// Calls `fold` with the summaries that together cover `range` (clipped to the column), in order: those
+    /// of whole children where they fit, and of parts of the two leaves at the ends, made anew.
     pub(super) fn summarize(&self, range: Range<usize>, fold: &mut impl FnMut(T::Summary)) {
         self.root.summarize(range.start..range.end.min(self.len), fold);
     }

@@ -72,7 +72,7 @@ pub struct NewItem {
     pub id: u64,
     /// Whether it is an ad.
     pub kind: ItemKind,
-    /// POI codes [C_p], each below W.
+    /// POI codes `[C_p]`, each below W.
     pub codes: Vec<u16>,
     /// Bid, at most [`Micros::MAX`].
     pub bid: Micros,
@@ -82,7 +82,7 @@ pub struct NewItem {
     pub active: bool,
     /// External id of its advertiser, which may be new in the same batch.
     pub advertiser: Option<u64>,
-    /// Raw embedding [d_item], finite.
+    /// Raw embedding `[d_item]`, finite.
     pub embedding: Vec<f32>,
     /// Its creatives.
     pub creatives: Vec<NewCreative>,
@@ -93,7 +93,7 @@ pub struct NewItem {
 pub struct NewCreative {
     /// External id, not yet among the item's creatives.
     pub id: u64,
-    /// Codes [C_c], each below W.
+    /// Codes `[C_c]`, each below W.
     pub codes: Vec<u16>,
 }
 

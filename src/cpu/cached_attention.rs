@@ -10,7 +10,7 @@ use crate::cpu::shared::Shared;
 /// `ancestors[r * ancestor_stride + p]`.
 ///
 /// `q` holds `m` rows of `stride` columns, the queries from column `q_offset`; `keys` and `values` are
-/// [position][slot][heads * head_size] with `slots` slots; positions `0..len` are attended to, and with none the
+/// `[position][slot][heads * head_size]` with `slots` slots; positions `0..len` are attended to, and with none the
 /// result is zeros; `out` is [m, heads * head_size].
 #[allow(clippy::too_many_arguments)]
 pub fn cached_attention(

@@ -16,7 +16,8 @@ pub enum Precision {
 pub struct Exec<'p> {
     /// The instruction set.
     pub isa: Isa,
-    /// Threads to split the work over; without a pool it runs on the calling thread.
+    /// Threads to split the work over; without a pool it runs on the calling thread. A caller that is itself inside the
+    /// pool (`pool.install`) saves the passage into it, some microseconds a call.
     pub pool: Option<&'p rayon::ThreadPool>,
 }
 
@@ -68,4 +69,36 @@ fn fork_with<S: Send>(first: usize, scratch: &mut [S], piece: &(impl Fn(usize, &
 /// The `index`-th of `pieces` nearly equal parts of `0..count`.
 pub(crate) fn part(count: usize, pieces: usize, index: usize) -> std::ops::Range<usize> {
     count * index / pieces..count * (index + 1) / pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn parts_cover_everything_once() {
+        for count in [0, 1, 2, 7, 64] {
+            for pieces in 1..9 {
+                let all: Vec<usize> = (0..pieces).flat_map(|piece| part(count, pieces, piece)).collect();
+                assert_eq!(all, (0..count).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn every_piece_runs_once_with_its_own_scratch() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        for pool in [None, Some(&pool)] {
+            let exec = Exec { isa: Isa::Scalar, pool };
+            for pieces in [0, 1, 2, 5] {
+                let counts: Vec<AtomicUsize> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
+                exec.each(pieces, |piece| _ = counts[piece].fetch_add(1, Ordering::Relaxed));
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+                let mut scratch = vec![usize::MAX; pieces];
+                exec.each_with(&mut scratch, |piece, scratch| *scratch = piece);
+                assert_eq!(scratch, (0..pieces).collect::<Vec<_>>());
+            }
+        }
+    }
 }

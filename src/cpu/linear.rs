@@ -114,7 +114,7 @@ pub enum Epilogue<'a> {
     Store,
     /// `y += x W^T`: the residual connection.
     Add,
-    /// `y = x W^T + bias`, bias [out].
+    /// `y = x W^T + bias`, bias `[out]`.
     Bias(&'a [f32]),
     /// `y = max(x W^T + bias, 0)`.
     BiasRelu(&'a [f32]),

@@ -1,4 +1,7 @@
 //! exp, sigmoid and SiLU by polynomials: the same bits on every instruction set.
+//!
+//! The functions of one number are fast where they are inlined into a kernel; elsewhere each fused multiply-add may be a
+//! call. For more than a few numbers take the functions of slices.
 
 use crate::cpu::Exec;
 use crate::cpu::isa::{Kernel, Machine};

@@ -8,7 +8,7 @@ use crate::cpu::shared::Shared;
 
 /// Root-mean-square norm of each row: `y = x * 1 / sqrt(mean(x^2) + eps) * weight`.
 ///
-/// `x` and `y` are [m, d], `weight` is [d].
+/// `x` and `y` are [m, d], `weight` is `[d]`.
 pub fn rms_norm(exec: Exec, x: &[f32], m: usize, weight: &[f32], eps: f32, y: &mut [f32]) {
     let d = weight.len();
     assert_eq!(x.len(), m * d);

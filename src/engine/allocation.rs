@@ -37,18 +37,23 @@ impl Engine {
         let payments = self.charge(request, snapshot, &generated, &rates);
         let quotes = report.quotes.then(|| self.quotes(request, snapshot, &generated, &rates));
         timings.payment_us += micros_since(payment_started);
-        let trace =
-            log.map(|log| Box::new(self.trace(workspace, &resolved, snapshot, &generated, &rates, n, &log)));
+        // Before a search without one of the items writes over the buffers.
+        let mut trace =
+            log.map(|log| Box::new(self.trace(workspace, &resolved, snapshot, &generated, n, &log)));
         let marginals = if request.marginal {
             self.marginals(exec, workspace, request, &resolved, snapshot, &generated, &mut timings)?
         } else {
             vec![None; payments.len()]
         };
+        let slots = slots(request, snapshot, &generated, &rates, &payments, &marginals);
+        if let Some(trace) = &mut trace {
+            trace.rate.iter_mut().zip(&slots).for_each(|(rate, slot)| *rate = slot.rate);
+        }
         let best = &generated.lists[generated.winner];
         Ok(Response {
             id: request.id.clone(),
             catalog_version: snapshot.version(),
-            slots: slots(request, snapshot, &generated, &rates, &payments, &marginals),
+            slots,
             reward: generated.rewards[generated.winner],
             log_prob: best.score,
             beam: generated.winner,
@@ -97,7 +102,6 @@ impl Engine {
         resolved: &Resolved,
         snapshot: &Snapshot,
         generated: &Generated,
-        rates: &[f64],
         n: usize,
         log: &LogitsLog,
     ) -> Trace {
@@ -133,7 +137,6 @@ impl Engine {
         let rows = ws.reward.rows(generated.winner);
         let features = &ws.reward.features[rows.start * d_r..rows.end * d_r];
         trace.reward_features[..features.len()].copy_from_slice(features);
-        trace.rate[..rates.len()].copy_from_slice(rates);
         trace
     }
 }

@@ -12,7 +12,7 @@ use super::Tolerance;
 /// In bf16 queries, keys, values and weights are rounded; maximum, exponentials and sums are f32.
 pub const TOLERANCE: Tolerance = Tolerance { f32: 4e-6, bf16: 3e-2 };
 
-/// One row and head in f64: `q` [head_size], `keys` and `values` one slice of head_size per key.
+/// One row and head in f64: `q` `[head_size]`, `keys` and `values` one slice of head_size per key.
 pub fn reference(q: &[f64], keys: &[&[f64]], values: &[&[f64]]) -> Vec<f64> {
     let scale = 1.0 / (q.len() as f64).sqrt();
     let score = |key: &&[f64]| q.iter().zip(*key).map(|(q, k)| q * k).sum::<f64>() * scale;

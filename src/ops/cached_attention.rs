@@ -1,6 +1,6 @@
 //! Attention of each row over its own past, in a cache that beams share.
 //!
-//! The cache is [position][slot][heads * head_size] and only ever grows: at each position every row writes the slot it
+//! The cache is `[position][slot][heads * head_size]` and only ever grows: at each position every row writes the slot it
 //! has then. Rows that descend from one another share entries, so row r reads, at position p, slot `ancestors[r, p]`;
 //! nothing is copied when beams are reordered. Softmax and scale are those of [`super::attention`].
 //!

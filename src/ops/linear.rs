@@ -1,7 +1,7 @@
 //! Linear: `y = x W^T`, with an epilogue.
 //!
 //! `x` is [m, in], `W` [out, in], `y` [m, out], `y[r, o] = sum over k of x[r, k] W[o, k]`, then one of: stored, added to
-//! what `y` holds, plus a bias [out], that and `max(., 0)`, or, for two matrices gate and up,
+//! what `y` holds, plus a bias `[out]`, that and `max(., 0)`, or, for two matrices gate and up,
 //! `silu(x gate^T) * (x up^T)`.
 //!
 //! Scale of the tolerance: `sum over k of |x[r, k] W[o, k]|`, for the error of the sum itself.

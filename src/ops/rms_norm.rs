@@ -1,6 +1,6 @@
 //! Root-mean-square norm: `y = x * rsqrt(mean(x^2) + eps) * weight`, row by row.
 //!
-//! `x` and `y` are [m, d], `weight` [d]; the mean is over a row.
+//! `x` and `y` are [m, d], `weight` `[d]`; the mean is over a row.
 //!
 //! Scale of the tolerance: the result's magnitude.
 

@@ -32,23 +32,24 @@ struct BuildArgs {
     /// Model directory: its config.json gives the sizes, its weights the quantizers.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Items, one JSON object a line: {"id", "kind": "ad" | "organic", "codes", "bid_micros", "reserve_micros",
-    /// "embedding", "active", "advertiser", "creatives": [{"id", "codes", "embedding"}]}. Without codes they are
-    /// made of the embedding.
+    /// Items, one JSON object a line: {"id", "kind": "ad" | "organic", "codes", "bid_micros",
+    /// "reserve_micros", "embedding", "active", "advertiser", "creatives": [{"id", "codes", "embedding"}]}.
+    /// Without codes they are made of the embedding.
     #[arg(long, value_name = "FILE", required_unless_present = "index")]
     items: Option<PathBuf>,
     /// Advertisers, one JSON object a line: {"id", "budget_micros", "pacing"}.
     #[arg(long, value_name = "FILE")]
     advertisers: Option<PathBuf>,
-    /// Items as trainers of semantic ids write them: {"ITEM": ["<a_114>", "<b_32>", ...]}; each gets one creative
-    /// with its own id.
+    /// Items as trainers of semantic ids write them: {"ITEM": ["<a_114>", "<b_32>", ...]}; each gets one
+    /// creative with its own id.
     #[arg(long, value_name = "FILE", conflicts_with = "items")]
     index: Option<PathBuf>,
     /// Which items of the index are ads, one JSON object a line: {"id", "bid_micros", "reserve_micros",
     /// "advertiser"}; the others are organic.
     #[arg(long, value_name = "FILE", requires = "index")]
     bids: Option<PathBuf>,
-    /// Embeddings of the items of the index, item i in row i of a tensor of a safetensors file; without it zeros.
+    /// Embeddings of the items of the index, item i in row i of a tensor of a safetensors file; without it
+    /// zeros.
     #[arg(long, value_name = "FILE[:TENSOR]", requires = "index")]
     embeddings: Option<String>,
     /// Codes of the creatives of the index's items; without it zeros.
