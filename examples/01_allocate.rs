@@ -9,7 +9,7 @@ use bidslate::model::config::{ModelConfig, ModelSize};
 use bidslate::model::init::init_model;
 use bidslate::model::weights::WeightType;
 use bidslate::request::{AdPolicy, Behavior, Candidates, Request};
-use bidslate::synthetic::SyntheticCatalog;
+use bidslate::synthetic;
 
 /// Runs the example; `tests/examples.rs` does too.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,7 +17,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let config = ModelConfig { codebook_size: 64, ..ModelConfig::of_size(ModelSize::Tiny) };
     init_model(dir.path(), &config, WeightType::F32, 1)?;
-    let world = SyntheticCatalog::new(&config, 400, 1);
+    let world = synthetic::catalog(&config, 400, 1);
     world.write(&dir.path().join("catalog.safetensors"), &config)?;
 
     // Everything is read, checked and allocated here; nothing is loaded later. The engine is Send + Sync.

@@ -11,14 +11,14 @@ use bidslate::model::init::init_model;
 use bidslate::model::weights::WeightType;
 use bidslate::money::Micros;
 use bidslate::request::{Candidates, Request};
-use bidslate::synthetic::SyntheticCatalog;
+use bidslate::synthetic;
 
 /// Runs the example; `tests/examples.rs` does too.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
     let config = ModelConfig { codebook_size: 64, ..ModelConfig::of_size(ModelSize::Tiny) };
     init_model(dir.path(), &config, WeightType::F32, 1)?;
-    let world = SyntheticCatalog::new(&config, 400, 1);
+    let world = synthetic::catalog(&config, 400, 1);
     world.write(&dir.path().join("catalog.safetensors"), &config)?;
 
     // Two requests at a time, sized for what the requests below need: memory is fixed from here on.

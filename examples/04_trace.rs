@@ -8,7 +8,7 @@ use bidslate::model::config::{ModelConfig, ModelSize};
 use bidslate::model::init::init_model;
 use bidslate::model::weights::WeightType;
 use bidslate::request::Request;
-use bidslate::synthetic::SyntheticCatalog;
+use bidslate::synthetic;
 
 /// Runs the example; `tests/examples.rs` does too.
 pub fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,12 +21,12 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..ModelConfig::of_size(ModelSize::Tiny)
     };
     init_model(dir.path(), &config, WeightType::F32, 1)?;
-    let world = SyntheticCatalog::new(&config, 400, 1);
+    let world = synthetic::catalog(&config, 400, 1);
     world.write(&dir.path().join("catalog.safetensors"), &config)?;
     let engine = Engine::builder().model(dir.path()).build()?;
 
     // Requests may also come as JSON, one object each.
-    let json = world.requests(&config, 1, 1).remove(0).to_string();
+    let json = synthetic::requests(&world, &config, 1, 1).remove(0).to_string();
     let request = Request::from_json(json.as_bytes())?;
 
     let report = Report { trace: true, quotes: true, timings: true };

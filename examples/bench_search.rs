@@ -12,7 +12,7 @@ use bidslate::model::init::init_model;
 use bidslate::model::weights::WeightType;
 use bidslate::request::{Candidates, Request};
 use bidslate::response::Timings;
-use bidslate::synthetic::SyntheticCatalog;
+use bidslate::synthetic;
 
 /// The value of a command-line option.
 fn option(name: &str, default: &str) -> String {
@@ -35,7 +35,7 @@ fn setup() -> (Engine, Request) {
     });
     let dir = tempfile::tempdir().expect("a temporary directory");
     init_model(dir.path(), &config, WeightType::F32, 1).expect("a model");
-    let catalog = SyntheticCatalog::new(&config, 20_000, 1);
+    let catalog = synthetic::catalog(&config, 20_000, 1);
     catalog.write(&dir.path().join("catalog.safetensors"), &config).expect("a catalog");
     let limits = Limits {
         batch: 1,
@@ -52,7 +52,7 @@ fn setup() -> (Engine, Request) {
         .limits(limits)
         .build()
         .expect("an engine");
-    let json = catalog.requests(&config, 1, 1).remove(0).to_string();
+    let json = synthetic::requests(&catalog, &config, 1, 1).remove(0).to_string();
     let mut request = Request::from_json(json.as_bytes()).expect("a request");
     (request.candidates, request.policy) = (Candidates::All, Default::default());
     (engine, request)

@@ -13,12 +13,12 @@
 //! use bidslate::money::Micros;
 //! use bidslate::request::{AdPolicy, Candidates, Request};
 //! # use bidslate::model::{config::{ModelConfig, ModelSize}, init::init_model, weights::WeightType};
-//! # use bidslate::synthetic::SyntheticCatalog;
+//! # use bidslate::synthetic;
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
 //! # let config = ModelConfig { codebook_size: 16, ..ModelConfig::of_size(ModelSize::Tiny) };
 //! # init_model(dir, &config, WeightType::F32, 1)?;
-//! # let world = SyntheticCatalog::new(&config, 40, 1);
+//! # let world = synthetic::catalog(&config, 40, 1);
 //! # world.write(&dir.join("catalog.safetensors"), &config)?;
 //! # let [ad, first, second] = [world.ids[0], world.ids[1], world.ids[2]];
 //! // Room for one request at a time, of at most this size. Memory is fixed here.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use world::World;
 
 fn good(world: &World) -> Value {
-    let mut request = world.catalog.requests(&world.config, 1, 5).remove(0);
+    let mut request = bidslate::synthetic::requests(&world.catalog, &world.config, 1, 5).remove(0);
     request["id"] = json!("bad");
     request
 }

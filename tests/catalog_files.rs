@@ -284,3 +284,89 @@ proptest! {
         }
     }
 }
+
+/// Offsets whose sum with the header's length is beyond 64 bits: the `safetensors` crate's own reader panics on
+/// them where overflows are checked.
+#[test]
+fn a_header_whose_offsets_overflow_is_an_error() {
+    let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/weights/offset_sum");
+    let Err(CatalogError::Format { path, .. }) = Catalog::open(&seed, &config()) else {
+        panic!("it opened, or the error was another")
+    };
+    assert_eq!(path, seed);
+    let Err(CatalogError::Format { path, .. }) = bidslate::catalog::read_matrix(&seed, None) else {
+        panic!("it was read, or the error was another")
+    };
+    assert_eq!(path, seed);
+}
+
+/// A column named twice is a fault of the file, not a choice between the two.
+#[test]
+fn a_column_named_twice_is_an_error() {
+    let bytes = good();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = std::str::from_utf8(&bytes[8..8 + length]).unwrap().trim_end();
+    let again = r#","item.id":{"dtype":"U64","shape":[3],"data_offsets":[0,24]}}"#;
+    let header = header.strip_suffix('}').unwrap().to_owned() + again;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("twice.safetensors");
+    let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &bytes[8 + length..]].concat();
+    std::fs::write(&path, file).unwrap();
+    let error = Catalog::open(&path, &config()).unwrap_err();
+    assert!(matches!(error, CatalogError::Format { .. }), "{error}");
+    assert!(error.to_string().contains("item.id"), "{error}");
+}
+
+/// The serializer writes through a temporary file that is private to its owner; what is left must not be.
+#[cfg(unix)]
+#[test]
+fn written_files_have_the_permissions_of_created_ones() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let mode = |name: &str| std::fs::metadata(file(name)).unwrap().permissions().mode();
+    std::fs::write(file("created"), "").unwrap();
+    assert_ne!(mode("created") & 0o777, 0o600, "this test needs a umask that lets others read");
+    columns().write(&file("catalog"), &config()).unwrap();
+    assert_eq!(mode("catalog"), mode("created"));
+    // Over a file of other permissions, too.
+    columns().write(&file("catalog"), &config()).unwrap();
+    assert_eq!(mode("catalog"), mode("created"));
+    let options =
+        bidslate::catalog::FitOptions { layers: 1, codes: 2, iterations: 1, seed: 0, balance_last: false };
+    let quantizer = bidslate::catalog::fit(&[0.0, 1.0, 5.0, 6.0], 1, &options, &mut |_, _| ()).unwrap();
+    quantizer.write(&file("quantizer"), bidslate::catalog::QuantizerKind::Poi).unwrap();
+    assert_eq!(mode("quantizer"), mode("created"));
+    let left: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+/// Bytes by hand for a small catalog, and what changes them.
+#[test]
+fn the_bytes_of_a_snapshot_grow_with_what_it_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalog.safetensors");
+    let many = |n: usize| {
+        let one = bidslate::synthetic::catalog(&config(), n, 1);
+        one.write(&path, &config()).unwrap();
+        let mapped = Catalog::open(&path, &config()).unwrap().snapshot().bytes();
+        let held = Catalog::from_columns(one.clone(), &config()).unwrap().snapshot().bytes();
+        (one, mapped, held)
+    };
+    let (_, small, _) = many(1000);
+    let (columns, mapped, held) = many(100_000);
+    // Per item: id, kind, 3 codes, finite, bid, reserve, active and an offset; per ad: row, codes, effective bid;
+    // per item its place in the index of ads; per creative an id and 3 codes.
+    let (n, m) = (columns.ids.len(), columns.creative_ids.len());
+    let least = n * (8 + 1 + 6 + 1 + 8 + 8 + 1 + 4 + 4) + n / 4 * (4 + 6 + 8) + m * (8 + 6);
+    // Beyond these the table of ids (5 bytes a slot, at most 16 slots for 7 ids) and the trees' inner nodes.
+    let most = least + 20 * n;
+    assert!((least..most).contains(&mapped), "{mapped}, expected {least} to {most}");
+    // Up to room for more, which a vector has where it grew.
+    let difference = held - mapped;
+    let embeddings = columns.embeddings.len() * 4;
+    assert!(difference.abs_diff(embeddings) < n, "embeddings in memory count: {held}, {mapped}");
+    assert!((50..200).contains(&(mapped / small)), "100 times the items: {mapped} and {small} bytes");
+}

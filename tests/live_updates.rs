@@ -4,7 +4,7 @@ mod world;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bidslate::catalog::Update;
+use bidslate::catalog::{ItemKind, Update};
 use bidslate::money::Micros;
 use bidslate::request::{Candidates, PaymentRule};
 use world::World;
@@ -20,7 +20,7 @@ fn a_request_sees_one_version() {
         .ids
         .iter()
         .zip(&world.catalog.kinds)
-        .filter(|(_, k)| **k == 1)
+        .filter(|(_, k)| **k == ItemKind::Ad)
         .map(|(id, _)| *id)
         .collect();
     let set_all = |amount: u64| {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::ItemKind;
 use super::codes::sort_by_codes;
+use super::store::vec_bytes;
 
 /// Position of an item that is not an ad.
 const NOT_AN_AD: u32 = u32::MAX;
@@ -64,6 +65,11 @@ impl AdIndex {
     /// Number of ads.
     pub fn len(&self) -> usize {
         self.items.len()
+    }
+
+    /// Bytes it holds.
+    pub(super) fn bytes(&self) -> usize {
+        vec_bytes(&self.items) + vec_bytes(&self.codes) + vec_bytes(&self.positions)
     }
 
     /// Whether the catalog has no ads.

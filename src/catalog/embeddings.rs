@@ -7,6 +7,8 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
+use super::store::vec_bytes;
+
 /// Element type of stored embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FloatType {
@@ -56,6 +58,15 @@ impl Embeddings {
     /// Number of rows.
     pub(super) fn rows(&self) -> usize {
         self.rows + self.inserted.len() / self.width
+    }
+
+    /// Bytes it holds in memory; a mapped file is not held.
+    pub(super) fn bytes(&self) -> usize {
+        let original = match &self.source {
+            Source::Memory(values) => vec_bytes(values),
+            Source::Mapped { .. } => 0,
+        };
+        original + vec_bytes(&self.inserted)
     }
 
     /// Widens row `row` to f32 into `out` `[width]`.

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
-use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
 
 use crate::error::{CatalogError, TensorFault};
+use crate::model::files::{self, read_header};
 
 use super::ItemKind;
 use super::columns::{Columns, Shape};
@@ -34,12 +35,8 @@ pub(super) fn read(path: &Path, shape: &Shape) -> Result<(Columns, Embeddings), 
     let io = |source| CatalogError::Io { path: path.into(), source };
     let file = File::open(path).map_err(io)?;
     let map = Arc::new(map(&file).map_err(io)?);
-    let format = |message: String| CatalogError::Format { path: path.into(), message };
-    let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| format(e.to_string()))?;
-    let header = Header { metadata, data_start: header + 8 };
-    if header.data_start + header.metadata.data_len() != map.len() {
-        return Err(format(format!("{} bytes, but its header describes others", map.len())));
-    }
+    let header = read_header(&map).map_err(|message| CatalogError::Format { path: path.into(), message })?;
+    let header = Header(header);
     let faults = header.faults(shape);
     if !faults.is_empty() {
         return Err(CatalogError::Columns { path: path.into(), faults });
@@ -57,14 +54,11 @@ pub(super) fn map(file: &File) -> std::io::Result<Mmap> {
 }
 
 /// The names, types, shapes and places of a file's columns.
-struct Header {
-    metadata: Metadata,
-    data_start: usize,
-}
+struct Header(files::Header);
 
 impl Header {
     fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.metadata.info(name)
+        self.0.tensors.get(name)
     }
 
     /// Length of the first axis of the first of these columns that the file has; 0 where it has none.
@@ -132,8 +126,7 @@ impl Header {
             }
         }
         let known = |name: &str| expected.iter().any(|(known, ..)| *known == name);
-        let tensors = self.metadata.tensors();
-        let unexpected = tensors.iter().filter(|(name, _)| !known(name));
+        let unexpected = self.0.tensors.iter().filter(|(name, _)| !known(name));
         faults.extend(
             unexpected.map(|(name, info)| TensorFault::Unexpected {
                 name: name.clone(),
@@ -185,7 +178,8 @@ impl Reader<'_> {
     /// Where a column lies in the file; `None` where it is missing.
     fn place(&self, name: &str) -> Option<Range<usize>> {
         let (start, end) = self.header.info(name)?.data_offsets;
-        Some(self.header.data_start + start..self.header.data_start + end)
+        let data = self.header.0.data_start;
+        Some(data + start..data + end)
     }
 
     /// Copies a column by reading, not through the map: mapped pages would stay resident beside the copy.

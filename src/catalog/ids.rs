@@ -33,6 +33,11 @@ impl IdMap {
         self.rows.find(mix(self.seed, id), |&row| ids[row as usize] == id).copied()
     }
 
+    /// Bytes it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.allocation_size()
+    }
+
     /// Adds `row` under `ids[row]`; `Err` is the row that has this id already.
     pub(super) fn insert(&mut self, ids: &[u64], row: u32) -> Result<(), u32> {
         let id = ids[row as usize];

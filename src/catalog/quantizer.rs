@@ -6,9 +6,11 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 
 use crate::error::CatalogError;
+
+use crate::model::files::read_header;
 
 use super::columns::{Tensor, write_tensors};
 
@@ -315,18 +317,19 @@ fn read_tensors(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Tensors, C
     let file = File::open(path).and_then(|file| super::file::map(&file));
     let map = file.map_err(|source| CatalogError::Io { path: path.into(), source })?;
     let format = |message: String| CatalogError::Format { path: path.into(), message };
-    let file = SafeTensors::deserialize(&map).map_err(|e| format(e.to_string()))?;
+    let header = read_header(&map).map_err(format)?;
     let mut tensors = Tensors::new();
-    for (name, view) in file.iter().filter(|(name, _)| wanted(name)) {
-        let data = view.data();
+    for (name, info) in header.tensors.into_iter().filter(|(name, _)| wanted(name)) {
+        let (start, end) = info.data_offsets;
+        let data = &map[header.data_start..][start..end];
         let pairs = || data.as_chunks::<2>().0.iter().copied();
-        let values = match view.dtype() {
+        let values = match info.dtype {
             Dtype::F32 => data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Dtype::BF16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
             Dtype::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
             dtype => return Err(format(format!("`{name}` holds {dtype:?}, expected F32, BF16 or F16"))),
         };
-        tensors.insert(name.into(), (view.shape().into(), values));
+        tensors.insert(name, (info.shape, values));
     }
     Ok(tensors)
 }

@@ -120,6 +120,17 @@ impl Snapshot {
         self.len() == 0
     }
 
+    /// Bytes that the columns and their indexes hold; embeddings count where they are in memory, not where they
+    /// are mapped from a file. What other snapshots share counts too.
+    pub fn bytes(&self) -> usize {
+        self.store.bytes()
+            + self.bids.bytes()
+            + self.reserves.bytes()
+            + self.active.bytes()
+            + self.accounts.bytes()
+            + self.effective.bytes()
+    }
+
     /// Row of the item with external id `id`.
     pub fn find(&self, id: u64) -> Option<u32> {
         self.store.rows.find(&self.store.items.ids, id)

@@ -45,6 +45,18 @@ impl Items {
         self.creative_offsets[item as usize]..self.creative_offsets[item as usize + 1]
     }
 
+    fn bytes(&self) -> usize {
+        vec_bytes(&self.ids)
+            + vec_bytes(&self.kinds)
+            + vec_bytes(&self.codes)
+            + vec_bytes(&self.advertisers)
+            + vec_bytes(&self.finite)
+            + self.embeddings.bytes()
+            + vec_bytes(&self.creative_offsets)
+            + vec_bytes(&self.creative_ids)
+            + vec_bytes(&self.creative_codes)
+    }
+
     /// Row of the item's advertiser.
     pub(super) fn advertiser(&self, item: u32) -> Option<u32> {
         self.advertisers.get(item as usize).copied().filter(|&row| row != NONE)
@@ -78,6 +90,10 @@ impl Advertisers {
         &self.ads[start as usize..end as usize]
     }
 
+    fn bytes(&self) -> usize {
+        vec_bytes(&self.ids) + self.rows.bytes() + vec_bytes(&self.starts) + vec_bytes(&self.ads)
+    }
+
     /// Lists the ads of each advertiser anew.
     fn index(&mut self, items: &Items) {
         let ads = || {
@@ -97,6 +113,11 @@ impl Advertisers {
             next[row] += 1;
         }
     }
+}
+
+/// Bytes that a vector holds, room for more included.
+pub(super) fn vec_bytes<T>(values: &Vec<T>) -> usize {
+    values.capacity() * size_of::<T>()
 }
 
 /// Items with the indexes over them.
@@ -151,6 +172,11 @@ impl Store {
         let mut store = Self { items, rows, advertisers, ads: Arc::new(ads) };
         store.advertisers.index(&store.items);
         Ok(store)
+    }
+
+    /// Bytes it holds, without mapped embeddings.
+    pub(super) fn bytes(&self) -> usize {
+        self.items.bytes() + self.rows.bytes() + self.advertisers.bytes() + self.ads.bytes()
     }
 
     /// Brings the indexes up to date with the items from row `first` on; the positions of the ads among them.

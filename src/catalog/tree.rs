@@ -62,6 +62,8 @@ trait Block<T: Entry>: Clone {
         visit: &mut impl FnMut(usize, T),
     );
     fn each(&self, visit: &mut impl FnMut(T));
+    /// Bytes it holds, its own included.
+    fn bytes(&self) -> usize;
 }
 
 #[derive(Clone)]
@@ -113,6 +115,10 @@ impl<T: Entry> Block<T> for Leaf<T> {
 
     fn each(&self, visit: &mut impl FnMut(T)) {
         self.0.iter().for_each(|&value| visit(value));
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
     }
 }
 
@@ -206,6 +212,14 @@ impl<T: Entry, B: Block<T>> Block<T> for Branch<T, B> {
     fn each(&self, visit: &mut impl FnMut(T)) {
         self.children.iter().for_each(|child| child.each(visit));
     }
+
+    fn bytes(&self) -> usize {
+        /// The two counts that stand before a shared value.
+        const COUNTS: usize = 2 * size_of::<usize>();
+        let children: usize = self.children.iter().map(|child| COUNTS + child.bytes()).sum();
+        let pointers = self.children.capacity() * size_of::<Arc<B>>();
+        size_of::<Self>() + pointers + self.summaries.capacity() * size_of::<T::Summary>() + children
+    }
 }
 
 type Root<T> = Branch<T, Branch<T, Branch<T, Branch<T, Leaf<T>>>>>;
@@ -241,6 +255,11 @@ impl<T: Entry> Tree<T> {
     pub(super) fn push(&mut self, value: T) {
         Arc::make_mut(&mut self.root).push(self.len, value);
         self.len += 1;
+    }
+
+    /// Bytes it holds, those that it shares with other snapshots included.
+    pub(super) fn bytes(&self) -> usize {
+        self.root.bytes()
     }
 
     /// All values, in order.

@@ -126,7 +126,7 @@ impl EngineBuilder {
             (0..limits.batch).map(|_| Box::new(Workspace::new(&model, &limits, threads))).collect();
         let memory = Memory {
             weights: model.bytes(),
-            catalog: 0,
+            catalog: catalog.snapshot().bytes(),
             workspaces: workspaces.iter().map(|w| w.bytes()).sum(),
             loading: model.file_bytes,
         };

@@ -4,12 +4,13 @@
 
 use std::path::Path;
 
+use bidslate::catalog::Columns;
 use bidslate::engine::{Engine, EngineBuilder, Limits};
 use bidslate::model::config::{ModelConfig, ModelSize};
 use bidslate::model::init::init_model;
 use bidslate::model::weights::WeightType;
 use bidslate::request::Request;
-use bidslate::synthetic::SyntheticCatalog;
+use bidslate::synthetic;
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 pub struct World {
     pub dir: tempfile::TempDir,
     pub config: ModelConfig,
-    pub catalog: SyntheticCatalog,
+    pub catalog: Columns,
 }
 
 /// Sizes small enough that a request takes a millisecond, large enough that beams compete.
@@ -42,7 +43,7 @@ impl World {
     pub fn new(config: ModelConfig, items: usize, seed: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         init_model(dir.path(), &config, WeightType::F32, seed).unwrap();
-        let catalog = SyntheticCatalog::new(&config, items, seed);
+        let catalog = synthetic::catalog(&config, items, seed);
         catalog.write(&dir.path().join("catalog.safetensors"), &config).unwrap();
         Self { dir, config, catalog }
     }
@@ -68,7 +69,7 @@ impl World {
 
     /// Requests with every option drawn at random, as JSON.
     pub fn json_requests(&self, count: usize, rng: &mut Xoshiro256PlusPlus) -> Vec<Value> {
-        let mut requests = self.catalog.requests(&self.config, count, rng.random());
+        let mut requests = synthetic::requests(&self.catalog, &self.config, count, rng.random());
         for request in &mut requests {
             vary(request, &self.config, rng);
         }

@@ -299,6 +299,11 @@ impl Traces {
             .iter()
             .map(|(name, (dtype, shape, bytes))| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
             .collect::<Result<Vec<_>>>()?;
-        safetensors::serialize_to_file(views, None, path).with_context(|| path.display().to_string())
+        let name = || path.display().to_string();
+        // The serializer writes through a temporary file that only its owner may read.
+        let permissions =
+            File::create(path).and_then(|file| file.metadata()).with_context(name)?.permissions();
+        safetensors::serialize_to_file(views, None, path).with_context(name)?;
+        std::fs::set_permissions(path, permissions).with_context(name)
     }
 }

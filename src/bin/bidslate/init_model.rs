@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use bidslate::model::config::{ModelConfig, ModelSize};
 use bidslate::model::init::init_model;
 use bidslate::model::weights::WeightType;
-use bidslate::synthetic::SyntheticCatalog;
+use bidslate::synthetic;
 use clap::ValueEnum;
 
 /// Make a model directory with random weights, for benches and tests: with --size also a made-up catalog and
@@ -90,9 +90,9 @@ impl InitModelArgs {
         if self.config.is_some() {
             return Ok(());
         }
-        let catalog = SyntheticCatalog::new(&config, self.items as usize, self.seed);
+        let catalog = synthetic::catalog(&config, self.items as usize, self.seed);
         catalog.write(&self.dir.join("catalog.safetensors"), &config)?;
-        let requests = catalog.requests(&config, self.requests as usize, self.seed);
+        let requests = synthetic::requests(&catalog, &config, self.requests as usize, self.seed);
         let lines: String = requests.iter().map(|request| format!("{request}\n")).collect();
         let path = self.dir.join("requests.jsonl");
         fs::write(&path, lines).with_context(|| path.display().to_string())
