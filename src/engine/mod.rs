@@ -134,7 +134,7 @@ impl Engine {
         let (first, rest) = requests.split_at(side_by_side);
         let mut out = self.run_side_by_side(first, &mut loan.workspaces, snapshot, report);
         for request in rest {
-            let workspace = &mut *loan.workspaces[0];
+            let workspace = &mut loan.workspaces[0];
             out.push(match &self.pool {
                 None => self.run(None, workspace, request, snapshot, report),
                 Some(pool) => pool.install(|| self.run(Some(pool), workspace, request, snapshot, report)),
@@ -147,7 +147,7 @@ impl Engine {
     fn run_side_by_side(
         &self,
         requests: &[Request],
-        workspaces: &mut [Box<Workspace>],
+        workspaces: &mut [Workspace],
         snapshot: &Snapshot,
         report: Report,
     ) -> Vec<Result<Response, RequestError>> {
