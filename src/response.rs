@@ -114,14 +114,14 @@ pub struct Trace {
     pub items: Vec<i64>,
     /// Creative ids of the lists, [N_S, K], -1 where empty.
     pub creatives: Vec<i64>,
-    /// Scores of the lists, [N_S].
+    /// Scores of the lists, `[N_S]`.
     pub log_prob: Vec<f64>,
-    /// Rewards of the lists, [N_S].
+    /// Rewards of the lists, `[N_S]`.
     pub reward: Vec<f64>,
     /// POI logits along the winning list, [K C_p, W], before bids and masks.
     pub poi_logits: Vec<f32>,
     /// Reward features f of the winning list, [K, d_r].
     pub reward_features: Vec<f32>,
-    /// Rates of the winning list as in its slots, [K].
+    /// Rates of the winning list as in its slots, `[K]`.
     pub rate: Vec<f64>,
 }

@@ -54,7 +54,7 @@ impl<'s> Ads<'s> {
         self.listed.as_ref().map_or(p, |l| l.positions[p] as usize)
     }
 
-    /// The codes at position `p`, [C_p].
+    /// The codes at position `p`, `[C_p]`.
     pub fn codes(&self, p: usize) -> &'s [u16] {
         self.index.codes(self.position(p))
     }

@@ -123,7 +123,7 @@ impl EngineBuilder {
             n => Some(thread_pool(n).map_err(|e| option("threads", format!("cannot start {n}: {e}")))?),
         };
         let workspaces: Vec<_> =
-            (0..limits.batch).map(|_| Box::new(Workspace::new(&model, &limits, threads))).collect();
+            (0..limits.batch).map(|_| Workspace::new(&model, &limits, threads)).collect();
         let memory = Memory {
             weights: model.bytes(),
             catalog: catalog.snapshot().bytes(),

@@ -127,14 +127,16 @@ impl Engine {
     /// [`Engine::allocate`], with what `report` asks for added to the responses.
     pub fn allocate_with(&self, requests: &[Request], report: Report) -> Vec<Result<Response, RequestError>> {
         let snapshot = &*self.catalog.snapshot();
-        let mut loan = self.workspaces.lend(requests.len());
+        // Without a pool there is only the caller's thread, and one workspace is all that it can use.
+        let most = if self.pool.is_some() { requests.len() } else { 1 };
+        let mut loan = self.workspaces.lend(most);
         // Whole requests side by side as far as they go round, the threads together on each of the rest.
         let lanes = loan.workspaces.len();
         let side_by_side = if lanes > 1 { requests.len() / lanes * lanes } else { 0 };
         let (first, rest) = requests.split_at(side_by_side);
         let mut out = self.run_side_by_side(first, &mut loan.workspaces, snapshot, report);
         for request in rest {
-            let workspace = &mut *loan.workspaces[0];
+            let workspace = &mut loan.workspaces[0];
             out.push(match &self.pool {
                 None => self.run(None, workspace, request, snapshot, report),
                 Some(pool) => pool.install(|| self.run(Some(pool), workspace, request, snapshot, report)),
@@ -147,7 +149,7 @@ impl Engine {
     fn run_side_by_side(
         &self,
         requests: &[Request],
-        workspaces: &mut [Box<Workspace>],
+        workspaces: &mut [Workspace],
         snapshot: &Snapshot,
         report: Report,
     ) -> Vec<Result<Response, RequestError>> {

@@ -66,7 +66,7 @@ impl Workspace {
 
 /// Lends workspaces. A caller takes what it needs in one go, so that no two callers wait for each other.
 pub struct WorkspacePool {
-    free: Mutex<Vec<Box<Workspace>>>,
+    free: Mutex<Vec<Workspace>>,
     returned: Condvar,
 }
 
@@ -74,12 +74,12 @@ pub struct WorkspacePool {
 pub struct Loan<'p> {
     pool: &'p WorkspacePool,
     /// The workspaces, at least one.
-    pub workspaces: Vec<Box<Workspace>>,
+    pub workspaces: Vec<Workspace>,
 }
 
 impl WorkspacePool {
     /// A pool of `workspaces`, at least one.
-    pub fn new(workspaces: Vec<Box<Workspace>>) -> Self {
+    pub fn new(workspaces: Vec<Workspace>) -> Self {
         Self { free: Mutex::new(workspaces), returned: Condvar::new() }
     }
 
@@ -94,7 +94,7 @@ impl WorkspacePool {
     }
 
     /// A panic while the lock was held cannot leave the list half changed, so a poisoned lock is still good.
-    fn lock(&self) -> MutexGuard<'_, Vec<Box<Workspace>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Workspace>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -284,7 +284,7 @@ pub struct Step<'a> {
     pub ancestor_stride: usize,
 }
 
-/// Keys and values of a block's own positions: [position][slot][d], appended to and never reordered.
+/// Keys and values of a block's own positions: `[position][slot][d]`, appended to and never reordered.
 pub struct SelfCache {
     keys: Vec<f32>,
     values: Vec<f32>,

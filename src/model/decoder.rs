@@ -169,7 +169,7 @@ impl DecoderState {
         m
     }
 
-    /// The hidden state of row `row` at `position`, [d].
+    /// The hidden state of row `row` at `position`, `[d]`.
     pub fn hidden(&self, position: usize, row: u32, d: usize) -> &[f32] {
         let at = (position * self.slots + row as usize) * d;
         &self.hidden[at..at + d]

@@ -19,9 +19,9 @@ pub struct History {
 /// One behaviour as codes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HistoryEntry {
-    /// Codes of the POI, [C_p].
+    /// Codes of the POI, `[C_p]`.
     pub codes: Vec<u16>,
-    /// Codes of the creative, [C_c].
+    /// Codes of the creative, `[C_c]`.
     pub creative_codes: Vec<u16>,
     /// (index of the behaviour feature in the order of names, value).
     pub features: Vec<(usize, u32)>,
@@ -50,7 +50,7 @@ impl Embeddings {
         }
     }
 
-    /// The embedding of token `id`, [d].
+    /// The embedding of token `id`, `[d]`.
     pub fn token(&self, id: usize) -> &[f32] {
         &self.tokens[id * self.d..(id + 1) * self.d]
     }

@@ -28,7 +28,7 @@ impl Mlp {
         Self { layers }
     }
 
-    /// sigmoid(MLP(x)) of the `m` rows of `x` [m, in], into `out` [m].
+    /// sigmoid(MLP(x)) of the `m` rows of `x` [m, in], into `out` `[m]`.
     pub fn sigmoid(&self, exec: Exec, x: &[f32], m: usize, buffers: &mut MlpBuffers, out: &mut [f32]) {
         let MlpBuffers { from, to } = buffers;
         let last = self.layers.len() - 1;

@@ -22,7 +22,7 @@ pub struct PaymentState {
 /// What the network reads of one slot.
 #[derive(Debug, Clone, Copy)]
 pub struct PaymentInput<'a> {
-    /// Slot feature f of the reward model, [d_r].
+    /// Slot feature f of the reward model, `[d_r]`.
     pub features: &'a [f32],
     /// Bid in bid units; 0 for organic items.
     pub bid: f64,

@@ -91,7 +91,7 @@ impl RewardModel {
     }
 
     /// Scores `lists`; rows of the results are their filled slots, list after list. `mean` is the mean of the
-    /// encoder's states, [d].
+    /// encoder's states, `[d]`.
     #[allow(clippy::too_many_arguments)]
     pub fn run(
         &self,
