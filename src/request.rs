@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RequestError, RequestErrorKind};
+use crate::model::unique::unique_map;
 
 /// The name that a request goes by in responses and traces: a text or a number, given back as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ pub struct Request {
     /// Name of the request.
     pub id: RequestId,
     /// Context features: name to value, each below the feature's size. A feature not given adds nothing.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique_map")]
     pub context: BTreeMap<String, u32>,
     /// Past behaviours, oldest first. The encoder sees the last `history_len` of them.
     pub history: Vec<Behavior>,
@@ -164,7 +165,7 @@ pub struct Behavior {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creative_codes: Option<Vec<u16>>,
     /// Behaviour features: name to value. A feature not given adds nothing.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique_map")]
     pub features: BTreeMap<String, u32>,
 }
 

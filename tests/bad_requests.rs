@@ -121,6 +121,14 @@ fn numbers_that_json_cannot_say_are_refused_too() {
 }
 
 #[test]
+fn a_feature_named_twice_is_refused() {
+    let text = r#"{"id": 1, "history": [], "candidates": "all", "context": {"hour": 1, "hour": 2}}"#;
+    let error = Request::from_json(text.as_bytes()).unwrap_err();
+    assert_eq!((error.kind, error.field.as_str()), (RequestErrorKind::Parse, "context"));
+    assert!(error.message.contains("hour"), "{error}");
+}
+
+#[test]
 fn vcg_without_revenue_is_refused() {
     let world = World::new(world::config(), 300, 33);
     let mut request = good(&world);

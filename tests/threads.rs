@@ -5,14 +5,14 @@ use bidslate::model::config::{ModelConfig, ModelSize};
 use bidslate::model::init::init_model;
 use bidslate::model::weights::WeightType;
 use bidslate::request::{Candidates, Request};
-use bidslate::synthetic::SyntheticCatalog;
+use bidslate::synthetic;
 
 #[test]
 fn every_request_is_answered_in_order_and_alike() {
     let dir = tempfile::tempdir().unwrap();
     let config = ModelConfig { codebook_size: 16, ..ModelConfig::of_size(ModelSize::Tiny) };
     init_model(dir.path(), &config, WeightType::F32, 1).unwrap();
-    let world = SyntheticCatalog::new(&config, 40, 1);
+    let world = synthetic::catalog(&config, 40, 1);
     world.write(&dir.path().join("catalog.safetensors"), &config).unwrap();
     let requests: Vec<Request> = (0..5)
         .map(|id| Request {

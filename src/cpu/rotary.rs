@@ -22,9 +22,9 @@ impl Rotary {
         let half = head_size / 2;
         let mut table = Vec::with_capacity(head_size * max_positions);
         for position in 0..max_positions {
-            let angle = |i: usize| position as f64 * theta.powf(-2.0 * i as f64 / head_size as f64);
-            table.extend((0..half).map(|i| angle(i).cos() as f32));
-            table.extend((0..half).map(|i| angle(i).sin() as f32));
+            let angle = |i: usize| position as f64 * libm::pow(theta, -2.0 * i as f64 / head_size as f64);
+            table.extend((0..half).map(|i| libm::cos(angle(i)) as f32));
+            table.extend((0..half).map(|i| libm::sin(angle(i)) as f32));
         }
         Self { head_size, table }
     }

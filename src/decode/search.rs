@@ -84,6 +84,26 @@ struct Beam {
     finished: bool,
 }
 
+impl Beam {
+    /// An empty beam that will not have to grow.
+    fn with_room_for(rules: &SearchRules) -> Self {
+        Self {
+            items: Vec::with_capacity(rules.list_len),
+            path: Vec::with_capacity(rules.list_len * rules.code_layers + 1),
+            ..Self::default()
+        }
+    }
+
+    /// Becomes a copy of `other` in the memory it has.
+    fn copy(&mut self, other: &Self) {
+        let mut items = std::mem::take(&mut self.items);
+        let mut path = std::mem::take(&mut self.path);
+        items.clone_from(&other.items);
+        path.clone_from(&other.path);
+        *self = Self { prefix: other.prefix.clone(), items, path, ..*other };
+    }
+}
+
 /// A way on: code `code` (-1: the beam is finished) of beam `beam`.
 #[derive(Debug, Clone)]
 struct Continuation {
@@ -147,7 +167,7 @@ impl<'a> Search<'a> {
             ln_w: Vec::new(),
             used: Vec::new(),
         };
-        let mut beam = Beam::default();
+        let mut beam = Beam::with_room_for(rules);
         search.open_slot(&mut beam);
         search.beams.push(beam);
         search.enter_rows();
@@ -189,10 +209,10 @@ impl<'a> Search<'a> {
         }
         self.keep_best();
         let mut next = std::mem::take(&mut self.spare);
-        next.clear();
-        let continuations = std::mem::take(&mut self.continuations);
-        next.extend(continuations.iter().map(|c| self.follow(c)));
-        self.continuations = continuations;
+        next.resize_with(self.continuations.len(), || Beam::with_room_for(self.rules));
+        for (beam, continuation) in next.iter_mut().zip(&self.continuations) {
+            self.follow(continuation, beam);
+        }
         self.spare = std::mem::replace(&mut self.beams, next);
         self.step += 1;
         self.enter_rows();
@@ -296,21 +316,20 @@ impl<'a> Search<'a> {
         self.continuations.sort_unstable_by(order);
     }
 
-    /// The beam that a continuation leads to.
-    fn follow(&self, continuation: &Continuation) -> Beam {
-        let mut beam = self.beams[continuation.beam as usize].clone();
+    /// Makes `beam` the one that a continuation leads to.
+    fn follow(&self, continuation: &Continuation, beam: &mut Beam) {
+        beam.copy(&self.beams[continuation.beam as usize]);
         beam.score = continuation.score;
         let Ok(code) = u16::try_from(continuation.code) else {
             beam.finished = true;
-            return beam;
+            return;
         };
         beam.last_code = Some(code);
         beam.item_ln_z += continuation.ln_z;
         beam.prefix = continuation.prefix.clone();
         if self.layer() + 1 == self.rules.code_layers {
-            self.close_item(&mut beam);
+            self.close_item(beam);
         }
-        beam
     }
 
     /// Chooses the item behind a beam's full code, and opens the next slot.

@@ -12,7 +12,7 @@ pub mod payment;
 pub mod reward;
 pub mod tensors;
 pub mod tokenizer;
-mod unique;
+pub(crate) mod unique;
 pub mod weights;
 
 use std::path::Path;

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use anyhow::{anyhow, ensure};
 use clap::{Args, Subcommand};
 
-/// Arguments of `bidslate import`.
+/// Turns real data into items and requests.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     #[command(subcommand)]
