@@ -130,13 +130,18 @@ impl Request {
     /// [`RequestErrorKind::Parse`] naming the field: no JSON, an unknown key, a missing one, a wrong type, a
     /// negative number where none may stand.
     pub fn from_json(text: &[u8]) -> Result<Self, RequestError> {
-        let parse = |field: String, message: String| {
-            RequestError::new(
-                RequestErrorKind::Parse,
-                if field == "." { "request".into() } else { field },
-                message,
-            )
+        let parse = |path: String, message: String| {
+            // "?" is a part that ended before it had a name; "." is the whole.
+            let field = match path.as_str() {
+                "." | "?" => "request",
+                path => path.strip_suffix(".?").unwrap_or(path),
+            };
+            RequestError::new(RequestErrorKind::Parse, field, message)
         };
+        // A list would be read as the fields in their order.
+        if text.trim_ascii_start().starts_with(b"[") {
+            return Err(parse(".".into(), "is a list, expected an object".into()));
+        }
         let mut json = serde_json::Deserializer::from_slice(text);
         let request = serde_path_to_error::deserialize(&mut json)
             .map_err(|e| parse(e.path().to_string(), e.inner().to_string()))?;
