@@ -86,7 +86,7 @@ pub fn keeps_policy(rules: &SearchRules, is_ad: &[bool]) -> bool {
     let policy = &rules.policy;
     slots.len() <= policy.max_ads.unwrap_or(usize::MAX)
         && slots.iter().all(|&slot| slot >= policy.first_ad_slot)
-        && slots.windows(2).all(|pair| pair[1] - pair[0] - 1 >= policy.min_gap)
+        && slots.windows(2).all(|pair| (pair[0] + 1..pair[1]).len() >= policy.min_gap)
 }
 
 impl Naive<'_> {
