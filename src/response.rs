@@ -93,11 +93,11 @@ pub struct Quote {
 pub struct Timings {
     /// Request to tokens and candidates.
     pub resolve_us: u64,
-    /// Encoder, and the keys and values that the decoders read.
+    /// Encoder, and the keys and values that the POI decoder reads.
     pub encode_us: u64,
     /// Beam search: POI decoder and selection.
     pub search_us: u64,
-    /// Creative decoder.
+    /// Creative decoder, with the POI decoder's position after the last code, which serves it alone.
     pub creative_us: u64,
     /// Reward model and list choice.
     pub reward_us: u64,

@@ -18,6 +18,8 @@ pub(super) struct Child {
     pub bids: Aggregate,
     /// Whether the beam's next organic item is behind it.
     pub organic: bool,
+    /// ln w of the code, by the items behind it.
+    ln_w: f64,
 }
 
 impl Child {
@@ -89,8 +91,8 @@ impl<'a> Expander<'a> {
         layers: usize,
         codes: usize,
     ) -> Vec<Vec<f64>> {
-        let none =
-            Child { code: 0, ads: 0..0, bids: Aggregate { count: 0, sum: 0, max: None }, organic: false };
+        let nothing = Aggregate { count: 0, sum: 0, max: None };
+        let none = Child { code: 0, ads: 0..0, bids: nothing, organic: false, ln_w: 0.0 };
         (0..layers)
             .map(|layer| {
                 // Organic items add to the count as ads with a bid of zero would.
@@ -106,7 +108,7 @@ impl<'a> Expander<'a> {
                 for &item in organic {
                     behind[usize::from(self.snapshot.codes(item)[layer])].bids.count += 1;
                 }
-                behind.iter().map(|child| self.weight.ln(child.bid(self.aggregate, self.bid_unit))).collect()
+                behind.iter().map(|child| self.weigh(child)).collect()
             })
             .collect()
     }
@@ -130,23 +132,35 @@ impl<'a> Expander<'a> {
             self.push_children(prefix.ads.clone(), layer, used, out);
         }
         if let (true, Some(item)) = (prefix.organic, organic) {
-            insert_organic(self.snapshot.codes(item)[layer], out);
+            self.insert_organic(self.snapshot.codes(item)[layer], out);
         }
         ln_w.extend(out.iter().map(|child| match &self.by_code {
             Some(table) => table[layer][usize::from(child.code)],
-            None => self.weight.ln(child.bid(self.aggregate, self.bid_unit)),
+            None => child.ln_w,
         }));
+    }
+
+    fn weigh(&self, child: &Child) -> f64 {
+        self.weight.ln(child.bid(self.aggregate, self.bid_unit))
+    }
+
+    /// A child with ads alone behind it.
+    fn child(&self, code: u16, ads: Range<u32>, bids: Aggregate) -> Child {
+        let mut child = Child { code, ads, bids, organic: false, ln_w: 0.0 };
+        child.ln_w = self.weigh(&child);
+        child
     }
 
     /// The children of the empty prefix: the prepared ones, corrected where a used ad is behind them.
     fn push_root(&self, used: &[u32], out: &mut Vec<Child>) {
         for child in &self.root {
-            let mut child = child.clone();
-            if used.iter().any(|p| child.ads.contains(p)) {
-                child.bids = self.ads.aggregate_without(as_usize(&child.ads), used);
+            if !used.iter().any(|p| child.ads.contains(p)) {
+                out.push(child.clone());
+                continue;
             }
-            if child.bids.count > 0 {
-                out.push(child);
+            let bids = self.ads.aggregate_without(as_usize(&child.ads), used);
+            if bids.count > 0 {
+                out.push(self.child(child.code, child.ads.clone(), bids));
             }
         }
     }
@@ -159,24 +173,24 @@ impl<'a> Expander<'a> {
             let bids = self.ads.aggregate_without(start..end, used);
             if bids.count > 0 {
                 let code = self.ads.codes(start)[layer];
-                out.push(Child { code, ads: start as u32..end as u32, bids, organic: false });
+                out.push(self.child(code, start as u32..end as u32, bids));
             }
             start = end;
         }
+    }
+
+    /// Adds the next organic item to the child of its code, or a child of its own.
+    fn insert_organic(&self, code: u16, children: &mut Vec<Child>) {
+        let at = children.binary_search_by_key(&code, |child| child.code).unwrap_or_else(|at| {
+            let bids = Aggregate { count: 0, sum: 0, max: None };
+            children.insert(at, Child { code, ads: 0..0, bids, organic: true, ln_w: 0.0 });
+            at
+        });
+        children[at].organic = true;
+        children[at].ln_w = self.weigh(&children[at]);
     }
 }
 
 fn as_usize(range: &Range<u32>) -> Range<usize> {
     range.start as usize..range.end as usize
-}
-
-/// Adds the next organic item to the child of its code, or a child of its own.
-fn insert_organic(code: u16, children: &mut Vec<Child>) {
-    match children.binary_search_by_key(&code, |child| child.code) {
-        Ok(at) => children[at].organic = true,
-        Err(at) => {
-            let bids = Aggregate { count: 0, sum: 0, max: None };
-            children.insert(at, Child { code, ads: 0..0, bids, organic: true });
-        }
-    }
 }

@@ -28,6 +28,7 @@ impl Engine {
         let resolved =
             timed(&mut timings.resolve_us, || resolve(request, &self.model.config, &self.limits, snapshot))?;
         let n = timed(&mut timings.encode_us, || self.encode(exec, workspace, &resolved))?;
+        timed(&mut timings.creative_us, || self.begin_creatives(exec, workspace, n));
         let mut log = report.trace.then(LogitsLog::new);
         let objective = &request.objective;
         let generated =
@@ -65,7 +66,7 @@ impl Engine {
         })
     }
 
-    /// Encodes the history, and packs the keys and values that the decoders read. Returns n, its tokens.
+    /// Encodes the history, and packs the keys and values that the POI decoder reads. Returns n, its tokens.
     fn encode(&self, exec: Exec, ws: &mut Workspace, resolved: &Resolved) -> Result<usize, RequestError> {
         let _span = tracing::debug_span!("encode", behaviors = resolved.history.behaviors.len()).entered();
         let model = &self.model;
@@ -90,8 +91,13 @@ impl Engine {
         states.chunks_exact(d).for_each(|row| add(&mut ws.mean, row));
         ws.mean.iter_mut().for_each(|x| *x /= n as f32);
         model.decoder.begin(exec, states, &mut ws.scratch.qkv, &mut ws.decoder);
-        model.creative.begin(exec, states, &mut ws.scratch.qkv, &mut ws.creative);
         Ok(n)
+    }
+
+    /// Packs the keys and values of the `n` encoded tokens that the creative decoder reads.
+    fn begin_creatives(&self, exec: Exec, ws: &mut Workspace, n: usize) {
+        let states = &ws.states[..n * self.model.shape.d];
+        self.model.creative.begin(exec, states, &mut ws.scratch.qkv, &mut ws.creative);
     }
 
     /// The intermediate tensors of a request, padded to N_S lists of K slots.

@@ -5,7 +5,7 @@ use super::workspace::Workspace;
 use crate::auction::choice::{SlotValue, list_reward, winner};
 use crate::catalog::Snapshot;
 use crate::cpu::Exec;
-use crate::decode::search::{CandidateList, Chosen, Search};
+use crate::decode::search::{CandidateList, Chosen, Row, Search, SearchRules};
 use crate::error::{RequestError, RequestErrorKind};
 use crate::model::reward::Shown;
 use crate::request::Objective;
@@ -53,6 +53,7 @@ impl Engine {
         })?;
         let shown = super::timed(&mut timings.creative_us, || {
             let _span = tracing::debug_span!("creative", lists = lists.len()).entered();
+            self.run_last_position(exec, workspace, snapshot, &resolved.rules, &lists);
             self.choose_creatives(exec, workspace, snapshot, &lists)
         })?;
         super::timed(&mut timings.reward_us, || {
@@ -80,7 +81,7 @@ impl Engine {
             .collect();
         let excluded = excluded.and_then(|chosen| chosen.position);
         let mut search = Search::new(&resolved.rules, snapshot, &resolved.ads, &organic, excluded);
-        loop {
+        while !search.is_over() {
             let position = search.step();
             let m = model.decoder.step(
                 exec,
@@ -92,16 +93,41 @@ impl Engine {
                 &mut workspace.decoder,
                 &mut workspace.scratch,
             );
-            // The last position has a hidden state, for the creatives of the last slot, but no head.
-            if search.is_over() {
-                return Ok(search.into_lists());
-            }
             let logits = model.decoder.logits(exec, config, position, m, &mut workspace.decoder);
             if let Some(log) = log.as_deref_mut() {
                 log.push(logits.to_vec());
             }
             search.advance(logits)?;
         }
+        Ok(search.into_lists())
+    }
+
+    /// Runs the position after the last code of the lists that fill every slot. It has a hidden state, for the
+    /// creatives of the last slot, but no head, and so no part in the search.
+    fn run_last_position(
+        &self,
+        exec: Exec,
+        workspace: &mut Workspace,
+        snapshot: &Snapshot,
+        rules: &SearchRules,
+        lists: &[CandidateList],
+    ) {
+        let position = rules.list_len * rules.code_layers;
+        let rows = lists.iter().filter(|list| list.path.len() > position).map(|list| Row {
+            last_code: list.items.last().and_then(|last| snapshot.codes(last.item).last().copied()),
+            path: &list.path[..position],
+        });
+        let model = &self.model;
+        model.decoder.step(
+            exec,
+            &model.config,
+            &model.embeddings,
+            &model.rotary,
+            position,
+            rows,
+            &mut workspace.decoder,
+            &mut workspace.scratch,
+        );
     }
 
     /// The creative of every slot of every list. Lists that descend from the same row at an item's last code
