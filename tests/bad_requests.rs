@@ -164,3 +164,40 @@ fn empty_histories_candidates_and_policies_that_allow_nothing_are_answered() {
         }
     }
 }
+
+/// Bytes cut, doubled and replaced anywhere in a good request: refused with a reason or answered, never a panic.
+#[test]
+fn mangled_requests_never_panic() {
+    use rand::RngExt;
+    let mut rng = world::rng("mangled_requests_never_panic");
+    let world = World::new(world::config(), 100, 35);
+    let engine = world.engine(1);
+    let good = good(&world).to_string().into_bytes();
+    let (mut parsed, mut refused) = (0, 0);
+    for _ in 0..3000 {
+        let mut bytes = good.clone();
+        for _ in 0..rng.random_range(1..4) {
+            let at = rng.random_range(0..bytes.len());
+            match rng.random_range(0..4) {
+                0 => bytes[at] = rng.random(),
+                1 => bytes[at] = b"0123456789-.eE{}[]\",:n"[rng.random_range(0..22)],
+                2 => bytes.truncate(at.max(1)),
+                _ => {
+                    let end = (at + rng.random_range(1..20)).min(bytes.len());
+                    bytes.extend_from_within(at..end);
+                }
+            }
+        }
+        match Request::from_json(&bytes) {
+            Ok(request) => {
+                parsed += 1;
+                let _ = engine.allocate(&[request]);
+            }
+            Err(error) => {
+                refused += 1;
+                assert!(error.kind == RequestErrorKind::Parse && !error.field.is_empty(), "{error}");
+            }
+        }
+    }
+    assert!(parsed > 0 && refused > 0, "{parsed} parsed, {refused} refused");
+}
