@@ -228,7 +228,7 @@ mod tests {
         let place = |i: usize| Place {
             category: format!("category {}", i % 10),
             root: if i % 10 == 9 { RESIDENCE.to_owned() } else { format!("root {}", i % 3) },
-            price_tier: (i % 10 == 0).then_some(4),
+            price_tier: i.is_multiple_of(10).then_some(4),
             rating: None,
             position: Position { lat: 40.7 + 0.001 * (i / 60) as f64, lon: -74.0 + 0.001 * (i % 60) as f64 },
         };
