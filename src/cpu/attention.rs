@@ -21,8 +21,9 @@ const QUERIES: usize = 64;
 /// The keys and values of one request, packed for [`attention`].
 ///
 /// Per head, keys in panels of 32: the panel's rows run over the head's dimensions, its columns over keys. Values per
-/// head in rows of `head_size`, one per key. In bf16 a panel's row holds pairs of neighbouring dimensions, a row of
-/// values pairs of neighbouring keys. Keys past the end are zero up to a whole panel.
+/// head in panels of 32 dimensions, whose rows run over all keys. In bf16 a row of a keys' panel holds pairs of
+/// neighbouring dimensions, one of a values' panel pairs of neighbouring keys. Keys past the end are zero up to a
+/// whole panel.
 pub struct KeyValues {
     keys: Aligned,
     values: Aligned,
@@ -122,9 +123,17 @@ fn fill<E: Operand>(
         for panel in part(panels, pieces, piece) {
             for head in 0..heads {
                 let start = head * words + panel * panel_words;
-                // SAFETY: each piece has panels of its own.
+                let value_start =
+                    |dims: usize| head * words + (dims * capacity + panel * PANEL) * PANEL / E::NUMBERS;
+                // SAFETY: each piece has panels of keys of its own, and so rows of its own in all panels of values.
                 let (keys, values) = unsafe {
-                    (keys.slice_mut(start..start + panel_words), values.slice_mut(start..start + panel_words))
+                    let values = std::array::from_fn(|dims| match value_start(dims) {
+                        start if dims < head_size / PANEL => {
+                            values.slice_mut(start..start + PANEL * PANEL / E::NUMBERS)
+                        }
+                        _ => &mut [],
+                    });
+                    (keys.slice_mut(start..start + panel_words), values)
                 };
                 exec.isa.run(Fill { source, head_size, head, panel, keys, values });
             }
@@ -139,7 +148,8 @@ struct Fill<'a, E> {
     head: usize,
     panel: usize,
     keys: &'a mut [E],
-    values: &'a mut [E],
+    /// The keys' rows in each panel of dimensions.
+    values: [&'a mut [E]; 128 / PANEL],
 }
 
 impl<E: Operand> Kernel for Fill<'_, E> {
@@ -169,11 +179,13 @@ impl<E: Operand> Kernel for Fill<'_, E> {
                 *key = E::from_numbers(&gathered[k..k + E::NUMBERS]);
             }
         }
-        for (index, values) in values.chunks_exact_mut(head_size).enumerate() {
-            let first = row(index * E::NUMBERS, source.v_offset);
-            let last = row(index * E::NUMBERS + E::NUMBERS - 1, source.v_offset);
-            for ((value, first), last) in values.iter_mut().zip(first).zip(last) {
-                *value = E::from_numbers(&[*first, *last][..E::NUMBERS]);
+        for (dims, values) in values.into_iter().enumerate() {
+            for (index, values) in values.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+                let first = &row(index * E::NUMBERS, source.v_offset)[dims * PANEL..];
+                let last = &row(index * E::NUMBERS + E::NUMBERS - 1, source.v_offset)[dims * PANEL..];
+                for ((value, first), last) in values.iter_mut().zip(first).zip(last) {
+                    *value = E::from_numbers(&[*first, *last][..E::NUMBERS]);
+                }
             }
         }
     }
@@ -316,14 +328,14 @@ impl<E: Operand + bytemuck::Pod, const D: usize> Kernel for Typed<'_, E, D> {
             for start in (0..kv.len).step_by(KEYS) {
                 let count = KEYS.min(kv.len - start);
                 let padded = count.next_multiple_of(PANEL);
-                let tile = start * D / E::NUMBERS..(start + padded) * D / E::NUMBERS;
-                let (keys, values) = (&keys[tile.clone()], &values[tile]);
+                let keys = &keys[start * D / E::NUMBERS..(start + padded) * D / E::NUMBERS];
+                let values = &values[start * PANEL / E::NUMBERS..];
                 for row in (0..rows.len()).step_by(ROWS) {
                     let tile_rows = ROWS.min(rows.len() - row);
                     let queries = &queries[row * D / E::NUMBERS..];
                     state.score::<M, E>(queries, keys, tile_rows);
                     state.weigh(row, tile_rows, count, padded);
-                    state.add::<M, E>(row, tile_rows, padded, values, weights);
+                    state.add::<M, E>(row, tile_rows, padded, values, kv.capacity, weights);
                 }
             }
             for (index, row) in rows.enumerate() {
@@ -418,7 +430,9 @@ impl<const D: usize> State<'_, D> {
         }
     }
 
-    /// Adds the weighted values of a tile to the running sums.
+    /// Adds the weighted values of a tile to the running sums. `values` starts at the tile's first key, its panels are
+    /// `capacity` keys apart.
+    #[allow(clippy::too_many_arguments)]
     #[inline(always)]
     fn add<M: Machine, E: Operand>(
         &mut self,
@@ -426,14 +440,15 @@ impl<const D: usize> State<'_, D> {
         rows: usize,
         padded: usize,
         values: &[E],
+        capacity: usize,
         room: &mut [E],
     ) {
         let words = rows * KEYS / E::NUMBERS;
         let weights = E::rounded::<M>(self.scores[..rows].as_flattened(), &mut room[..words]);
         for column in (0..D).step_by(PANEL) {
-            let b = &values[column..];
-            let factors =
-                Factors { a: weights, lda: KEYS / E::NUMBERS, b, ldb: D, depth: padded / E::NUMBERS };
+            let b = &values[column * capacity / E::NUMBERS..];
+            let depth = padded / E::NUMBERS;
+            let factors = Factors { a: weights, lda: KEYS / E::NUMBERS, b, ldb: PANEL, depth };
             let sums = &mut self.sums[row..row + rows].as_flattened_mut()[column..];
             tile::multiply::<M, E>(rows, factors, Sums { rows: sums, stride: D, fresh: false });
         }
