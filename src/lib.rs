@@ -96,6 +96,7 @@ pub mod cpu;
 pub mod decode;
 pub mod engine;
 pub mod error;
+mod json;
 pub mod model;
 pub mod money;
 pub mod ops;

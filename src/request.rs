@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{RequestError, RequestErrorKind};
-use crate::model::unique::unique_map;
+use crate::json::{Object, object, objects, unique_map};
 
 /// The name that a request goes by in responses and traces: a text or a number, given back as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,6 +44,7 @@ pub struct Request {
     #[serde(default, deserialize_with = "unique_map")]
     pub context: BTreeMap<String, u32>,
     /// Past behaviours, oldest first. The encoder sees the last `history_len` of them.
+    #[serde(deserialize_with = "objects")]
     pub history: Vec<Behavior>,
     /// The ads that may be shown.
     pub candidates: Candidates,
@@ -51,7 +52,7 @@ pub struct Request {
     #[serde(default)]
     pub organic: Vec<u64>,
     /// Where ads may stand.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub policy: AdPolicy,
     /// Exponent of bids (Eq. 21), 0 to 16; the model's unless given.
     #[serde(default)]
@@ -60,7 +61,7 @@ pub struct Request {
     #[serde(default)]
     pub beta: Option<f64>,
     /// What a list is worth.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub objective: Objective,
     /// How ads are charged.
     #[serde(default)]
@@ -131,19 +132,15 @@ impl Request {
     /// negative number where none may stand.
     pub fn from_json(text: &[u8]) -> Result<Self, RequestError> {
         let parse = |path: String, message: String| {
-            // "?" is a part that ended before it had a name; "." is the whole.
+            // "?" is a part that ended before it had a name; "." is the whole; "" a key of no letters.
             let field = match path.as_str() {
-                "." | "?" => "request",
+                "." | "?" | "" => "request",
                 path => path.strip_suffix(".?").unwrap_or(path),
             };
             RequestError::new(RequestErrorKind::Parse, field, message)
         };
-        // A list would be read as the fields in their order.
-        if text.trim_ascii_start().starts_with(b"[") {
-            return Err(parse(".".into(), "is a list, expected an object".into()));
-        }
         let mut json = serde_json::Deserializer::from_slice(text);
-        let request = serde_path_to_error::deserialize(&mut json)
+        let Object(request) = serde_path_to_error::deserialize(&mut json)
             .map_err(|e| parse(e.path().to_string(), e.inner().to_string()))?;
         json.end().map_err(|e| parse(".".into(), e.to_string()))?;
         Ok(request)

@@ -35,6 +35,9 @@ fn each_fault_is_named_and_its_neighbours_are_answered() {
     let cases = [
         ("/colour", json!(1), Parse, "colour", "unknown"),
         ("/policy/colour", json!(1), Parse, "policy.colour", "unknown"),
+        ("/policy", json!([1, 2, 3]), Parse, "policy", "object"),
+        ("/objective", json!([1.0, 0.0, 0.0, 0.0]), Parse, "objective", "object"),
+        ("/history/0", json!([5, 6]), Parse, "history[0]", "object"),
         ("/history/0/colour", json!(1), Parse, "history[0].colour", "unknown"),
         ("/alpha", json!("high"), Parse, "alpha", "high"),
         ("/alpha", json!(-1.0), Invalid, "alpha", "-1"),

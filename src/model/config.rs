@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::unique::unique_map;
 use crate::error::LoadError;
+use crate::json::unique_map;
 use crate::money::Micros;
 
 /// Name of the configuration in a model directory.

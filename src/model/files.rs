@@ -12,8 +12,8 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::unique::UniqueMap;
 use crate::error::LoadError;
+use crate::json::UniqueMap;
 
 /// Name of the file that holds all weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";

@@ -12,7 +12,6 @@ pub mod payment;
 pub mod reward;
 pub mod tensors;
 pub mod tokenizer;
-pub(crate) mod unique;
 pub mod weights;
 
 use std::path::Path;

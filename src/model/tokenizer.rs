@@ -15,8 +15,8 @@ use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{Model, Tokenizer};
 
 use super::config::{ModelConfig, SPECIAL_TOKENS};
-use super::unique::UniqueMap;
 use crate::error::LoadError;
+use crate::json::UniqueMap;
 
 /// Name of the file in a model directory.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
