@@ -214,10 +214,15 @@ impl DecoderBlock {
         keys.fill(exec, projected, n, 2 * shape.d, 0, shape.d);
     }
 
-    /// Runs the block on the `m` rows of `x`, all at the newest position of `cache`.
+    /// Queries, keys and values of the rows of `x`, into `scratch.qkv` [m, 3d], before they know their position.
+    pub fn project(&self, exec: Exec, shape: Shape, x: &[f32], m: usize, scratch: &mut Scratch) {
+        self.self_attn.project(exec, shape, x, m, scratch);
+    }
+
+    /// Runs the block on the `m` rows of `x`, all at the newest position of `cache`, whose queries, keys and values
+    /// [`DecoderBlock::project`] left in `scratch`.
     pub fn run(&self, exec: Exec, shape: Shape, x: &mut [f32], m: usize, step: Step, scratch: &mut Scratch) {
         let (d, heads, head) = (shape.d, shape.heads, shape.head_size());
-        self.self_attn.project(exec, shape, x, m, scratch);
         let position = step.position;
         rotate(exec, step.rotary, &mut scratch.qkv[..m * 3 * d], 3 * d, 0..2 * d, |_| position);
         step.cache.append(position, &scratch.qkv[..m * 3 * d], m);

@@ -176,6 +176,7 @@ impl CreativeDecoder {
             ancestors: &state.ancestors,
             ancestor_stride: layers,
         };
+        self.block.project(exec, self.shape, x, m, scratch);
         self.block.run(exec, self.shape, x, m, step, scratch);
         let normed = &mut scratch.normed[..m * d];
         rms_norm(exec, x, m, &self.norm, self.shape.eps, normed);

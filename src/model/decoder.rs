@@ -7,7 +7,7 @@ use crate::cpu::attention::KeyValues;
 use crate::cpu::linear::{Epilogue, Linear, linear};
 use crate::cpu::norm::rms_norm;
 use crate::cpu::rotary::Rotary;
-use crate::cpu::{Exec, Precision};
+use crate::cpu::{Exec, Isa, Precision};
 use crate::decode::search::Row;
 
 /// The POI decoder's weights.
@@ -17,7 +17,18 @@ pub struct Decoder {
     norm: Vec<f32>,
     /// One head per code layer, [W, d].
     heads: Vec<Linear>,
+    /// Queries, keys and values of the first block for every input token: `[BOI]`, then the POI codes,
+    /// [1 + C_p W, 3d]. They depend on the token alone, so no step computes them. None where they would take more
+    /// than [`MOST_TABLE_BYTES`].
+    first_qkv: Option<Vec<f32>>,
 }
+
+/// Most bytes of the first block's table: what it saves is a sixth of a block, and not worth a large codebook's
+/// gigabytes.
+const MOST_TABLE_BYTES: usize = 64 << 20;
+
+/// Rows of the table that are computed at a time.
+const TABLE_ROWS: usize = 256;
 
 /// Keys, values and hidden states of a search in progress.
 pub struct DecoderState {
@@ -32,26 +43,25 @@ pub struct DecoderState {
     /// [rows][positions]
     ancestors: Vec<u32>,
     x: Vec<f32>,
+    /// Rows of the first block's table, [rows].
+    tokens: Vec<usize>,
     slots: usize,
     positions: usize,
 }
 
 impl Decoder {
     /// Reads `decoder.*` and `poi_head.weight`.
-    pub fn load(packer: &Packer, config: &ModelConfig, shape: Shape) -> Self {
+    pub fn load(packer: &Packer, config: &ModelConfig, shape: Shape, embeddings: &Embeddings) -> Self {
         let head = packer.weights.f32("poi_head.weight");
         let heads = head
             .chunks_exact(config.codebook_size * shape.d)
             .map(|rows| Linear::pack(&[rows], shape.d, Precision::F32))
             .collect();
-        Self {
-            shape,
-            blocks: (0..config.decoder_layers)
-                .map(|l| DecoderBlock::load(packer, &format!("decoder.{l}"), shape))
-                .collect(),
-            norm: packer.vector("decoder.norm.weight"),
-            heads,
-        }
+        let blocks: Vec<_> = (0..config.decoder_layers)
+            .map(|l| DecoderBlock::load(packer, &format!("decoder.{l}"), shape))
+            .collect();
+        let first_qkv = first_qkv(&blocks[0], config, shape, embeddings);
+        Self { shape, blocks, norm: packer.vector("decoder.norm.weight"), heads, first_qkv }
     }
 
     /// Room for searches of up to `beams` beams over `slots` slots and `tokens` encoder tokens.
@@ -75,6 +85,7 @@ impl Decoder {
             logits: vec![0.0; beams * config.codebook_size],
             ancestors: vec![0; beams * positions],
             x: vec![0.0; beams * d],
+            tokens: vec![0; beams],
             slots: beams,
             positions,
         }
@@ -103,7 +114,17 @@ impl Decoder {
         let d = self.shape.d;
         let m = state.enter(config, embeddings, position, rows, d);
         let x = &mut state.x[..m * d];
-        for ((block, cross), cache) in self.blocks.iter().zip(&state.cross).zip(&mut state.caches) {
+        for (l, ((block, cross), cache)) in
+            self.blocks.iter().zip(&state.cross).zip(&mut state.caches).enumerate()
+        {
+            match &self.first_qkv {
+                Some(table) if l == 0 => {
+                    for (qkv, &token) in scratch.qkv.chunks_exact_mut(3 * d).zip(&state.tokens[..m]) {
+                        qkv.copy_from_slice(&table[token * 3 * d..(token + 1) * 3 * d]);
+                    }
+                }
+                _ => block.project(exec, self.shape, x, m, scratch),
+            }
             let step = Step {
                 position,
                 rotary,
@@ -138,8 +159,40 @@ impl Decoder {
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
         let blocks = self.blocks.iter().map(DecoderBlock::bytes).sum::<usize>();
-        blocks + self.norm.len() * 4 + self.heads.iter().map(Linear::bytes).sum::<usize>()
+        let table = self.first_qkv.as_ref().map_or(0, |table| table.len() * 4);
+        blocks + table + self.norm.len() * 4 + self.heads.iter().map(Linear::bytes).sum::<usize>()
     }
+}
+
+/// The row of the first block's table that holds an input token.
+fn table_row(config: &ModelConfig, token: usize) -> usize {
+    if token == BOI { 0 } else { token - config.poi_token(0, 0) + 1 }
+}
+
+/// See [`Decoder::first_qkv`]. A product's rows do not depend on one another, so these are the bits that a step would
+/// compute.
+fn first_qkv(
+    block: &DecoderBlock,
+    config: &ModelConfig,
+    shape: Shape,
+    embeddings: &Embeddings,
+) -> Option<Vec<f32>> {
+    let (d, codes) = (shape.d, config.poi_code_layers * config.codebook_size);
+    let len = (1 + codes) * 3 * d;
+    if len * size_of::<f32>() > MOST_TABLE_BYTES {
+        return None;
+    }
+    let exec = Exec { isa: Isa::detect(), pool: None };
+    let mut scratch = Scratch::new(TABLE_ROWS, shape, 1);
+    let mut table = Vec::with_capacity(len);
+    let first_code = config.poi_token(0, 0);
+    let inputs = [embeddings.token(BOI), &embeddings.tokens[first_code * d..(first_code + codes) * d]];
+    for x in inputs.into_iter().flat_map(|tokens| tokens.chunks(TABLE_ROWS * d)) {
+        let m = x.len() / d;
+        block.project(exec, shape, x, m, &mut scratch);
+        table.extend_from_slice(&scratch.qkv[..m * 3 * d]);
+    }
+    Some(table)
 }
 
 impl DecoderState {
@@ -160,6 +213,7 @@ impl DecoderState {
                     config.poi_token((position + config.poi_code_layers - 1) % config.poi_code_layers, code)
                 }
             };
+            self.tokens[m] = table_row(config, token);
             self.x[m * d..(m + 1) * d].copy_from_slice(embeddings.token(token));
             let ancestors = &mut self.ancestors[m * self.positions..][..position + 1];
             ancestors[..position].copy_from_slice(row.path);
@@ -179,6 +233,9 @@ impl DecoderState {
     pub fn bytes(&self) -> usize {
         let floats = self.hidden.len() + self.logits.len() + self.ancestors.len() + self.x.len();
         let keys = self.cross.iter().map(KeyValues::bytes).sum::<usize>();
-        floats * 4 + keys + self.caches.iter().map(SelfCache::bytes).sum::<usize>()
+        floats * 4
+            + self.tokens.len() * size_of::<usize>()
+            + keys
+            + self.caches.iter().map(SelfCache::bytes).sum::<usize>()
     }
 }

@@ -76,13 +76,14 @@ impl Model {
             .history_tokens(config.history_len)
             .max(config.list_len * config.poi_code_layers + 1)
             .max(config.creative_code_layers);
+        let embeddings = Embeddings::load(packer, &config);
         Ok(Self {
             shape,
             precision,
-            embeddings: Embeddings::load(packer, &config),
+            decoder: Decoder::load(packer, &config, shape, &embeddings),
+            embeddings,
             rotary: Rotary::new(config.rope_theta, shape.head_size(), positions),
             encoder: Encoder::load(packer, &config, shape),
-            decoder: Decoder::load(packer, &config, shape),
             creative: CreativeDecoder::load(packer, &config, shape),
             reward: RewardModel::load(packer, &config),
             payment: PaymentNetwork::load(packer, &config),
