@@ -94,6 +94,13 @@ impl Beam {
         }
     }
 
+    /// The positions of ads that the beam may not show (again), sorted, into `out`.
+    fn used(&self, excluded: Option<u32>, out: &mut Vec<u32>) {
+        out.clear();
+        out.extend(self.items.iter().filter_map(|chosen| chosen.position).chain(excluded));
+        out.sort_unstable();
+    }
+
     /// Becomes a copy of `other` in the memory it has.
     fn copy(&mut self, other: &Self) {
         let mut items = std::mem::take(&mut self.items);
@@ -263,9 +270,7 @@ impl<'a> Search<'a> {
     /// Adds the continuations of beam `q`, whose logits are `logits` [W].
     fn expand(&mut self, q: usize, logits: &[f32]) -> Result<(), RequestError> {
         let beam = &self.beams[q];
-        self.used.clear();
-        self.used.extend(beam.items.iter().filter_map(|chosen| chosen.position).chain(self.excluded));
-        self.used.sort_unstable();
+        beam.used(self.excluded, &mut self.used);
         let organic = self.organic.get(beam.organics).copied();
         let (children, ln_w) = (&mut self.children, &mut self.ln_w);
         let layer = self.step % self.rules.code_layers;
@@ -352,16 +357,16 @@ impl<'a> Search<'a> {
         let hash = |item: u32| splitmix64(self.rules.tie_seed ^ self.snapshot.id(item));
         let organic = self.organic.get(beam.organics).filter(|_| beam.prefix.organic);
         let mut best = organic.map(|&item| (0, hash(item), item, None));
-        let used = |p: u32| Some(p) == self.excluded || beam.items.iter().any(|c| c.position == Some(p));
-        let mut used_here: Vec<u32> =
-            beam.items.iter().filter_map(|c| c.position).chain(self.excluded).collect();
-        used_here.sort_unstable();
+        let mut used = Vec::new();
+        beam.used(self.excluded, &mut used);
         let range = beam.prefix.ads.start as usize..beam.prefix.ads.end as usize;
-        if let Some(bid) = self.ads.aggregate_without(range.clone(), &used_here).max {
+        if let Some(bid) = self.ads.aggregate_without(range.clone(), &used).max {
             self.ads.for_each_with_bid(range, bid, &mut |p| {
                 let item = self.ads.item(p);
                 let rival = (bid.0, hash(item), item, Some(p as u32));
-                if !used(p as u32) && best.is_none_or(|b| (b.0, b.1) < (rival.0, rival.1)) {
+                if used.binary_search(&(p as u32)).is_err()
+                    && best.is_none_or(|b| (b.0, b.1) < (rival.0, rival.1))
+                {
                     best = Some(rival);
                 }
             });

@@ -35,7 +35,7 @@ impl Engine {
             self.generate(exec, workspace, &resolved, objective, snapshot, None, &mut timings, log.as_mut())?;
         let payment_started = std::time::Instant::now();
         let rates = self.rates(exec, workspace, snapshot, &generated)?;
-        let payments = self.charge(request, snapshot, &generated, &rates);
+        let payments = self.charge(request.payment, request, snapshot, &generated, &rates);
         let quotes = report.quotes.then(|| self.quotes(request, snapshot, &generated, &rates));
         timings.payment_us += micros_since(payment_started);
         // Before a search without one of the items writes over the buffers.

@@ -54,17 +54,6 @@ impl Engine {
             .collect())
     }
 
-    /// What the chosen rule charges for each slot of the winning list.
-    pub(super) fn charge(
-        &self,
-        request: &Request,
-        snapshot: &Snapshot,
-        generated: &Generated,
-        rates: &[f64],
-    ) -> Vec<Micros> {
-        self.charge_by(request.payment, request, snapshot, generated, rates)
-    }
-
     /// What every rule would charge for each slot of the winning list.
     pub(super) fn quotes(
         &self,
@@ -73,7 +62,7 @@ impl Engine {
         generated: &Generated,
         rates: &[f64],
     ) -> Vec<Quote> {
-        let charge = |rule| self.charge_by(rule, request, snapshot, generated, rates);
+        let charge = |rule| self.charge(rule, request, snapshot, generated, rates);
         let network = charge(PaymentRule::Network);
         let gsp = charge(PaymentRule::Gsp);
         let vcg = (request.objective.revenue > 0.0).then(|| charge(PaymentRule::Vcg));
@@ -86,7 +75,8 @@ impl Engine {
             .collect()
     }
 
-    fn charge_by(
+    /// What `rule` charges for each slot of the winning list.
+    pub(super) fn charge(
         &self,
         rule: PaymentRule,
         request: &Request,

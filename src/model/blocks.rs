@@ -44,6 +44,13 @@ impl Packer<'_> {
         Linear::pack(&slices, in_size, self.precision)
     }
 
+    /// The matrices of `codes` rows that `name` stacks, one per code layer. Always f32: logits are.
+    pub fn heads(&self, name: &str, codes: usize, in_size: usize) -> Vec<Linear> {
+        let stacked = self.weights.f32(name);
+        let layers = stacked.chunks_exact(codes * in_size);
+        layers.map(|rows| Linear::pack(&[rows], in_size, Precision::F32)).collect()
+    }
+
     /// A vector.
     pub fn vector(&self, name: &str) -> Vec<f32> {
         self.weights.f32(name).into_owned()

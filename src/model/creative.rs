@@ -56,11 +56,7 @@ struct Job {
 impl CreativeDecoder {
     /// Reads `creative.*` and `creative_head.weight`.
     pub fn load(packer: &Packer, config: &ModelConfig, shape: Shape) -> Self {
-        let head = packer.weights.f32("creative_head.weight");
-        let heads = head
-            .chunks_exact(config.codebook_size * shape.d)
-            .map(|rows| Linear::pack(&[rows], shape.d, Precision::F32))
-            .collect();
+        let heads = packer.heads("creative_head.weight", config.codebook_size, shape.d);
         Self {
             shape,
             hidden_norm: packer.vector("creative.hidden_norm.weight"),

@@ -52,11 +52,7 @@ pub struct DecoderState {
 impl Decoder {
     /// Reads `decoder.*` and `poi_head.weight`.
     pub fn load(packer: &Packer, config: &ModelConfig, shape: Shape, embeddings: &Embeddings) -> Self {
-        let head = packer.weights.f32("poi_head.weight");
-        let heads = head
-            .chunks_exact(config.codebook_size * shape.d)
-            .map(|rows| Linear::pack(&[rows], shape.d, Precision::F32))
-            .collect();
+        let heads = packer.heads("poi_head.weight", config.codebook_size, shape.d);
         let blocks: Vec<_> = (0..config.decoder_layers)
             .map(|l| DecoderBlock::load(packer, &format!("decoder.{l}"), shape))
             .collect();

@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bidslate::cpu::Precision;
 use bidslate::engine::{Device, Engine, Limits, Report};
 use bidslate::error::RequestError;
-use bidslate::model::config::ModelConfig;
+use bidslate::model::config::{CONFIG_FILE, ModelConfig};
 use bidslate::request::{Candidates, Request};
 use bidslate::response::{Response, Trace};
-use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
+use crate::progress::Progress;
 use crate::table::{self, Labels};
 
 /// Most beams a request file may ask for; beyond it a request is refused.
@@ -87,7 +86,9 @@ impl AllocateArgs {
         if self.batch == 0 {
             bail!("--batch is 0, expected at least 1");
         }
-        let engine = self.engine()?;
+        let config = ModelConfig::read(&self.model.join(CONFIG_FILE))?;
+        let survey = survey(&self.requests, &config)?;
+        let engine = self.engine(survey.limits)?;
         let labels = self.labels()?;
         let mut out: Box<dyn Write> = match &self.out {
             Some(path) => {
@@ -104,7 +105,8 @@ impl AllocateArgs {
             trace: self.trace.is_some(),
         };
         let mut traces = Traces::default();
-        let bar = self.bar()?;
+        let mut progress = Progress::steps("answering");
+        let mut done = 0;
         let mut all_good = true;
         let mut lines = lines(&self.requests)?;
         loop {
@@ -118,19 +120,20 @@ impl AllocateArgs {
                     traces.add(&id, trace, engine.config())?;
                 }
                 self.write(&mut out, &id, &answer, labels.as_ref())?;
-                bar.inc(1);
+                done += 1;
+                progress.at(done, survey.lines);
             }
         }
         out.flush()?;
-        bar.finish_and_clear();
+        drop(progress);
         if let Some(path) = &self.trace {
             traces.write(path)?;
         }
         Ok(all_good)
     }
 
-    fn engine(&self) -> Result<Engine> {
-        let config = ModelConfig::read(&self.model.join("config.json"))?;
+    /// The engine, with room for the largest of the requests.
+    fn engine(&self, largest: Limits) -> Result<Engine> {
         let threads = self
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
@@ -138,7 +141,7 @@ impl AllocateArgs {
             .model(&self.model)
             .device(self.device)
             .threads(threads)
-            .limits(limits(&self.requests, &config, threads.min(self.batch))?)
+            .limits(Limits { batch: threads.min(self.batch), ..largest })
             .precision(match self.precision {
                 Products::F32 => Precision::F32,
                 Products::Bf16 => Precision::Bf16,
@@ -176,14 +179,6 @@ impl AllocateArgs {
             memory.workspaces as f64 / 1e6,
         )?;
         Ok(())
-    }
-
-    /// A bar over the lines of the file, on a terminal and after the first second.
-    fn bar(&self) -> Result<ProgressBar> {
-        let bar = ProgressBar::new(lines(&self.requests)?.count() as u64);
-        bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} requests, {eta} left")?);
-        bar.enable_steady_tick(Duration::from_secs(1));
-        Ok(bar)
     }
 
     fn write(
@@ -227,10 +222,20 @@ fn parse(line: &[u8]) -> Line {
     }
 }
 
-/// Room for every request of the file that keeps to the model's own limits and to [`MOST_BEAMS`].
-fn limits(path: &Path, config: &ModelConfig, batch: usize) -> Result<Limits> {
-    let mut limits = Limits { batch, history: 0, beams: 1, candidates: 0, slots: 1 };
+/// What a request file holds.
+struct Survey {
+    /// Lines that are not blank.
+    lines: u64,
+    /// Room for every request that keeps to the model's own limits and to [`MOST_BEAMS`].
+    limits: Limits,
+}
+
+/// Reads a request file once ahead of the answers.
+fn survey(path: &Path, config: &ModelConfig) -> Result<Survey> {
+    let mut limits = Limits { batch: 1, history: 0, beams: 1, candidates: 0, slots: 1 };
+    let mut count = 0;
     for line in lines(path)? {
+        count += 1;
         let Ok(request) = line?.request else { continue };
         let beams = request.beam_width.unwrap_or(config.beam_width);
         let slots = request.list_len.unwrap_or(config.list_len);
@@ -243,7 +248,7 @@ fn limits(path: &Path, config: &ModelConfig, batch: usize) -> Result<Limits> {
         limits.candidates = limits.candidates.max(named).max(request.organic.len());
         limits.slots = if slots <= config.list_len { limits.slots.max(slots) } else { limits.slots };
     }
-    Ok(limits)
+    Ok(Survey { lines: count, limits })
 }
 
 /// The answers to a batch of lines, in their order.
@@ -278,18 +283,17 @@ impl Traces {
         let mut put = |name: &str, dtype, shape: Vec<usize>, bytes: &[u8]| {
             self.0.insert(format!("{id}/{name}"), (dtype, shape, bytes.to_vec()));
         };
-        let bytes = bytemuck::cast_slice;
         put("encoder", Dtype::F32, vec![trace.encoder.len() / d, d], bytemuck::cast_slice(&trace.encoder));
         put("lists/items", Dtype::I64, vec![lists, k], bytemuck::cast_slice(&trace.items));
         put("lists/creatives", Dtype::I64, vec![lists, k], bytemuck::cast_slice(&trace.creatives));
-        put("lists/log_prob", Dtype::F64, vec![lists], bytes(&trace.log_prob));
-        put("lists/reward", Dtype::F64, vec![lists], bytes(&trace.reward));
+        put("lists/log_prob", Dtype::F64, vec![lists], bytemuck::cast_slice(&trace.log_prob));
+        put("lists/reward", Dtype::F64, vec![lists], bytemuck::cast_slice(&trace.reward));
         let steps = k * config.poi_code_layers;
         put("winner/poi_logits", Dtype::F32, vec![steps, w], bytemuck::cast_slice(&trace.poi_logits));
         let d_r = config.reward_hidden_size;
         let features = bytemuck::cast_slice(&trace.reward_features);
         put("winner/reward_features", Dtype::F32, vec![k, d_r], features);
-        put("winner/rate", Dtype::F64, vec![k], bytes(&trace.rate));
+        put("winner/rate", Dtype::F64, vec![k], bytemuck::cast_slice(&trace.rate));
         Ok(())
     }
 

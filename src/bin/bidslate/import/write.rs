@@ -1,18 +1,16 @@
 //! The files of an import.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
 
 use super::checkins::CheckIns;
 use super::requests::{self, Ask, Maker};
 use super::world::{Creative, EMBEDDING, Item, World};
+use crate::progress::Progress;
 
 /// What the user chose that the files depend on.
 pub struct Settings {
@@ -34,14 +32,17 @@ pub fn all(
     settings: &Settings,
 ) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
-    let progress = Progress::new((2 * world.items.len() + plan.len()) as u64);
+    let mut progress = Progress::steps("importing");
+    let total = (2 * world.items.len() + plan.len()) as u64;
+    let mut steps = 0..;
+    let mut step = || progress.at(steps.next().unwrap_or(total) + 1, total);
     let mut by_id: Vec<(&Item, usize)> = world.items.iter().zip(0..).collect();
     by_id.sort_by_key(|(item, _)| item.id);
 
     let mut items = Lines::create(dir, "items.jsonl")?;
     for (item, _) in &by_id {
         items.push(&ItemLine::of(item))?;
-        progress.step();
+        step();
     }
     items.finish()?;
 
@@ -54,7 +55,7 @@ pub fn all(
             root: &place.root,
             price_tier: place.price_tier,
         })?;
-        progress.step();
+        step();
     }
     labels.finish()?;
 
@@ -66,11 +67,10 @@ pub fn all(
         let (request, target) = maker.make(ask);
         asked.push(&request)?;
         held_out.push(&target)?;
-        progress.step();
+        step();
     }
     asked.finish()?;
     held_out.finish()?;
-    progress.finish();
     summary(dir, data, world, plan, settings)
 }
 
@@ -176,31 +176,5 @@ impl Lines {
 
     fn finish(mut self) -> anyhow::Result<()> {
         self.file.flush().with_context(|| format!("{}", self.path.display()))
-    }
-}
-
-/// A bar that shows only once the work has taken a second.
-struct Progress {
-    bar: ProgressBar,
-    started: Instant,
-    shown: Cell<bool>,
-}
-
-impl Progress {
-    fn new(steps: u64) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::hidden());
-        Self { bar, started: Instant::now(), shown: Cell::new(false) }
-    }
-
-    fn step(&self) {
-        if !self.shown.get() && self.started.elapsed() > Duration::from_secs(1) {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-            self.shown.set(true);
-        }
-        self.bar.inc(1);
-    }
-
-    fn finish(&self) {
-        self.bar.finish_and_clear();
     }
 }
