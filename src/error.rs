@@ -256,6 +256,26 @@ pub enum DeviceError {
     /// This build of the engine holds no CUDA backend.
     #[error("device cuda:{0}: this build of bidslate has no CUDA backend")]
     NoCuda(usize),
+    /// Device memory does not suffice.
+    #[error("{device}: {needed} bytes of device memory are needed and {free} are free")]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// Bytes asked for.
+        needed: usize,
+        /// Bytes free.
+        free: usize,
+    },
+    /// A call to the device failed.
+    #[error("{device}: {call}: {message}")]
+    Failed {
+        /// The device.
+        device: String,
+        /// What was asked: a kernel by its name, or a copy.
+        call: String,
+        /// What the device said.
+        message: String,
+    },
 }
 
 /// An engine that cannot be built.

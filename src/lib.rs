@@ -93,6 +93,7 @@
 pub mod auction;
 pub mod catalog;
 pub mod cpu;
+pub mod cuda;
 pub mod decode;
 pub mod engine;
 pub mod error;

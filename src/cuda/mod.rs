@@ -1,0 +1,7 @@
+//! The operations of [`crate::ops`] on an NVIDIA GPU, by the hand-written kernels of `kernels/`.
+//!
+//! Everything here but the driver speaks to a [`launch::Stream`]: device memory, copies and launches, in order. On a
+//! GPU that is a stream of the CUDA driver (feature `cuda`); in the tests it is an emulator that runs the same `.cu`
+//! files on the CPU. So the sizes, offsets and argument orders of this module are executed wherever the tests are.
+
+pub mod launch;
