@@ -22,13 +22,13 @@ const PRECISIONS: [(Precision, &str); 2] = [(Precision::F32, "f32"), (Precision:
 
 /// Runs `run` on one thread and on two.
 fn on_threads(c: &mut Criterion, name: &str, flops: usize, mut run: impl FnMut(Exec)) {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
+    let team = Team::spawn(2).expect("two threads");
     let mut group = c.benchmark_group(name);
     group.throughput(Throughput::Elements(flops as u64));
     for isa in Isa::available().into_iter().filter(|&isa| isa != Isa::Scalar) {
-        group.bench_function(format!("{isa:?}"), |b| b.iter(|| run(Exec { isa, pool: None })));
+        group.bench_function(format!("{isa:?}"), |b| b.iter(|| run(Exec { isa, team: None })));
     }
-    let exec = Exec { isa: Isa::detect(), pool: Some(&pool) };
+    let exec = Exec { isa: Isa::detect(), team: Some(&team) };
     group.bench_function(format!("{:?}x2", exec.isa), |b| b.iter(|| run(exec)));
     group.finish();
 }
@@ -61,7 +61,7 @@ fn attentions(c: &mut Criterion) {
         let mut out = vec![0.0; m * d];
         let mut scratch = AttentionScratch::new(2, head_size);
         for (precision, name) in PRECISIONS {
-            let exec = Exec { isa: Isa::detect(), pool: None };
+            let exec = Exec { isa: Isa::detect(), team: None };
             let mut kv = KeyValues::with_capacity(n, heads, head_size, precision);
             kv.fill(exec, &rows, n, 3 * d, d, 2 * d);
             on_threads(c, &format!("attention {m} over {n}, 8 heads of 64, {name}"), 4 * m * n * d, |exec| {

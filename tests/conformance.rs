@@ -1,5 +1,5 @@
 //! One body of assertions per operation, run over every implementer: each instruction set of this machine, with and
-//! without a pool of threads, in each precision. Inputs are drawn afresh in each run; the seed is printed on failure and
+//! without a team of threads, in each precision. Inputs are drawn afresh in each run; the seed is printed on failure and
 //! `BIDSLATE_SEED` repeats a run.
 
 #[path = "conformance/attention.rs"]

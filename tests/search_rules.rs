@@ -6,8 +6,10 @@ mod world;
 mod naive;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use bidslate::catalog::{Catalog, Columns, ItemKind, Snapshot};
+use bidslate::cpu::{Exec, Isa, Team};
 use bidslate::decode::candidates::Ads;
 use bidslate::decode::search::{CandidateList, Search, SearchRules};
 use bidslate::error::{RequestError, RequestErrorKind};
@@ -37,10 +39,11 @@ struct Case {
 struct Sizes {
     items: usize,
     slots: usize,
-    widths: std::ops::RangeInclusive<usize>,
+    widths: RangeInclusive<usize>,
+    codebooks: RangeInclusive<usize>,
 }
 
-const SMALL: Sizes = Sizes { items: 14, slots: 4, widths: 1..=9 };
+const SMALL: Sizes = Sizes { items: 14, slots: 4, widths: 1..=9, codebooks: 2..=5 };
 
 fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.random_range(0..of.len())]
@@ -91,7 +94,7 @@ fn columns(rng: &mut Rng, config: &ModelConfig, items: usize, equal_bids: bool) 
 }
 
 fn case(rng: &mut Rng, sizes: &Sizes) -> Case {
-    let config = config(rng.random_range(1..=3), rng.random_range(2..=5));
+    let config = config(rng.random_range(1..=3), rng.random_range(sizes.codebooks.clone()));
     let paired = rng.random_bool(0.3);
     let items = rng.random_range(0..=sizes.items);
     let columns = columns(rng, &config, items, paired);
@@ -147,13 +150,22 @@ impl Case {
     }
 
     fn run_with(&self, logit: &dyn Fn(&[u16], u16) -> f32) -> Result<Vec<Found>, RequestError> {
+        self.run_in(None, logit)
+    }
+
+    fn run_in(
+        &self,
+        team: Option<&Team>,
+        logit: &dyn Fn(&[u16], u16) -> f32,
+    ) -> Result<Vec<Found>, RequestError> {
         let snapshot = self.snapshot();
         let ads = match &self.candidates {
             Some(rows) => Ads::listed(&snapshot, rows),
             None => Ads::all(&snapshot),
         };
         let excluded = self.excluded.and_then(|row| ads.find(row)).map(|position| position as u32);
-        drive(Search::new(&self.rules, &snapshot, &ads, &self.organic, excluded), &self.rules, logit)
+        let search = Search::new(&self.rules, &snapshot, &ads, &self.organic, excluded);
+        drive(search, Exec { isa: Isa::detect(), team }, &self.rules, logit)
     }
 
     fn naive<'a>(&'a self, logit: &'a dyn Fn(&[u16], u16) -> f32) -> Naive<'a> {
@@ -186,6 +198,7 @@ impl Found {
 /// Runs a search on made-up logits, following the rows as a decoder does.
 fn drive(
     mut search: Search,
+    exec: Exec,
     rules: &SearchRules,
     logit: &dyn Fn(&[u16], u16) -> f32,
 ) -> Result<Vec<Found>, RequestError> {
@@ -213,7 +226,7 @@ fn drive(
         let codes = 0..rules.codebook_size as u16;
         let logits: Vec<f32> =
             seen[step].iter().flat_map(|history| codes.clone().map(|code| logit(history, code))).collect();
-        search.advance(&logits)?;
+        search.advance(exec, &logits)?;
     }
     let with_codes = |list: CandidateList| {
         let position = list.path.len() - 1;
@@ -307,11 +320,34 @@ fn beams_are_those_of_a_plain_search() {
 }
 
 #[test]
+fn a_team_of_any_size_finds_the_same_lists_and_the_same_fault() {
+    let mut rng = world::rng("a_team_of_any_size_finds_the_same_lists_and_the_same_fault");
+    // Large enough to be worth several threads.
+    let sizes = Sizes { items: 400, slots: 4, widths: 48..=64, codebooks: 60..=70 };
+    for threads in [2, 3] {
+        let team = Team::spawn(threads).unwrap();
+        for _ in 0..20 {
+            let case = case(&mut rng, &sizes);
+            let broken = rng.random_bool(0.3).then(|| rng.random_range(0..60));
+            let logit = |history: &[u16], code: u16| match broken {
+                Some(broken) if history.len() == 2 && code >= broken => f32::NAN,
+                _ => case.logit(history, code),
+            };
+            let lists = |team| match case.run_in(team, &logit) {
+                Ok(found) => Ok(found.into_iter().map(|found| found.list).collect::<Vec<_>>()),
+                Err(error) => Err(error.to_string()),
+            };
+            assert_eq!(lists(Some(&team)), lists(None));
+        }
+    }
+}
+
+#[test]
 fn with_room_for_all_lists_the_search_is_exhaustive() {
     let mut rng = world::rng("with_room_for_all_lists_the_search_is_exhaustive");
     let mut lists = 0;
     for _ in 0..800 {
-        let case = case(&mut rng, &Sizes { items: 13, slots: 3, widths: 10_000..=10_000 });
+        let case = case(&mut rng, &Sizes { items: 13, slots: 3, widths: 10_000..=10_000, ..SMALL });
         let logit = |history: &[u16], code| case.logit(history, code);
         let expected = case.naive(&logit).all_lists();
         let found = case.run();

@@ -1,6 +1,7 @@
 //! How an operation runs: on which instruction set and on which threads.
 
-use crate::cpu::Isa;
+use crate::cpu::shared::Shared;
+use crate::cpu::{Isa, Team};
 
 /// The type of the operands of the products. Sums are f32 either way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,58 +12,40 @@ pub enum Precision {
     Bf16,
 }
 
-/// How an operation runs. The bits of the results do not depend on it in [`Precision::F32`], and never on the pool.
+/// How an operation runs. The bits of the results do not depend on it in [`Precision::F32`], and never on the team.
 #[derive(Clone, Copy)]
-pub struct Exec<'p> {
+pub struct Exec<'t> {
     /// The instruction set.
     pub isa: Isa,
-    /// Threads to split the work over; without a pool it runs on the calling thread. A caller that is itself inside the
-    /// pool (`pool.install`) saves the passage into it, some microseconds a call.
-    pub pool: Option<&'p rayon::ThreadPool>,
+    /// Threads to split the work over; without a team it runs on the calling thread, with one that is its leader.
+    pub team: Option<&'t Team>,
 }
 
 impl Exec<'_> {
-    /// Into how many pieces to split work of `flops` operations: one per thread of the pool, one in all where waking
-    /// a thread would cost more than it brings.
+    /// Into how many pieces to split work of `flops` operations: one per thread of the team, one in all where handing
+    /// out the work would cost more than it brings.
     pub(crate) fn pieces(self, flops: usize) -> usize {
-        const WORTH_A_THREAD: usize = 1 << 19;
-        self.pool.map_or(1, |pool| pool.current_num_threads().min(flops / WORTH_A_THREAD)).max(1)
+        const WORTH_A_THREAD: usize = 1 << 17;
+        self.team.map_or(1, |team| team.threads().min(flops / WORTH_A_THREAD)).max(1)
     }
 
-    /// Runs `piece(0)` .. `piece(pieces - 1)`, in the pool where there is one.
+    /// Runs `piece(0)` .. `piece(pieces - 1)`, in the team where there is one.
     pub(crate) fn each(self, pieces: usize, piece: impl Fn(usize) + Sync) {
-        match self.pool {
-            Some(pool) if pieces > 1 => pool.install(|| fork(0, pieces, &piece)),
+        match self.team {
+            Some(team) if pieces > 1 => team.share(pieces, &piece),
             _ => (0..pieces).for_each(piece),
         }
     }
 
     /// Like [`Exec::each`], with `scratch[i]` for piece `i`: there must be one for each piece.
     pub(crate) fn each_with<S: Send>(self, scratch: &mut [S], piece: impl Fn(usize, &mut S) + Sync) {
-        match self.pool {
-            Some(pool) if scratch.len() > 1 => pool.install(|| fork_with(0, scratch, &piece)),
-            _ => scratch.iter_mut().enumerate().for_each(|(index, scratch)| piece(index, scratch)),
-        }
-    }
-}
-
-fn fork(first: usize, pieces: usize, piece: &(impl Fn(usize) + Sync)) {
-    if pieces <= 1 {
-        return (first..first + pieces).for_each(piece);
-    }
-    let half = pieces / 2;
-    rayon::join(|| fork(first, half, piece), || fork(first + half, pieces - half, piece));
-}
-
-fn fork_with<S: Send>(first: usize, scratch: &mut [S], piece: &(impl Fn(usize, &mut S) + Sync)) {
-    match scratch {
-        [] => {}
-        [scratch] => piece(first, scratch),
-        _ => {
-            let half = scratch.len() / 2;
-            let (low, high) = scratch.split_at_mut(half);
-            rayon::join(|| fork_with(first, low, piece), || fork_with(first + half, high, piece));
-        }
+        let pieces = scratch.len();
+        let scratch = Shared::new(scratch);
+        self.each(pieces, |index| {
+            // SAFETY: each piece has an element of its own.
+            let own = unsafe { scratch.slice_mut(index..index + 1) };
+            own.iter_mut().for_each(|own| piece(index, own));
+        });
     }
 }
 
@@ -89,8 +72,8 @@ mod tests {
     #[test]
     fn every_piece_runs_once_with_its_own_scratch() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        for pool in [None, Some(&pool)] {
-            let exec = Exec { isa: Isa::Scalar, pool };
+        let check = |team: Option<&Team>| {
+            let exec = Exec { isa: Isa::Scalar, team };
             for pieces in [0, 1, 2, 5] {
                 let counts: Vec<AtomicUsize> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
                 exec.each(pieces, |piece| _ = counts[piece].fetch_add(1, Ordering::Relaxed));
@@ -99,6 +82,8 @@ mod tests {
                 exec.each_with(&mut scratch, |piece, scratch| *scratch = piece);
                 assert_eq!(scratch, (0..pieces).collect::<Vec<_>>());
             }
-        }
+        };
+        check(None);
+        pool.install(|| Team::assemble(&pool, |team| check(Some(team))));
     }
 }

@@ -7,6 +7,8 @@ use super::bidding::{BidWeight, splitmix64};
 use super::candidates::Ads;
 use super::expand::{Child, Expander, Prefix};
 use crate::catalog::Snapshot;
+use crate::cpu::Exec;
+use crate::cpu::exec::part;
 use crate::error::{RequestError, RequestErrorKind};
 use crate::request::{AdPolicy, BidAggregate, BidScope};
 
@@ -121,6 +123,9 @@ struct Continuation {
     prefix: Prefix,
 }
 
+/// About what it costs to weigh a code, in the operations of a product.
+const OPERATIONS_PER_CODE: usize = 1 << 9;
+
 /// A beam search in progress.
 pub struct Search<'a> {
     rules: &'a SearchRules,
@@ -133,6 +138,15 @@ pub struct Search<'a> {
     beams: Vec<Beam>,
     spare: Vec<Beam>,
     continuations: Vec<Continuation>,
+    /// One for each part of the beams that is expanded side by side.
+    frontiers: Vec<Frontier>,
+}
+
+/// The ways on from a part of the beams, and room to find them.
+#[derive(Default)]
+struct Frontier {
+    continuations: Vec<Continuation>,
+    fault: Option<RequestError>,
     children: Vec<Child>,
     ln_w: Vec<f64>,
     used: Vec<u32>,
@@ -170,9 +184,7 @@ impl<'a> Search<'a> {
             beams: Vec::with_capacity(rules.beam_width),
             spare: Vec::with_capacity(rules.beam_width),
             continuations: Vec::new(),
-            children: Vec::new(),
-            ln_w: Vec::new(),
-            used: Vec::new(),
+            frontiers: Vec::new(),
         };
         let mut beam = Beam::with_room_for(rules);
         search.open_slot(&mut beam);
@@ -204,17 +216,9 @@ impl<'a> Search<'a> {
     ///
     /// # Errors
     /// [`RequestErrorKind::NotFinite`] where the logit of a code that may follow is not finite.
-    pub fn advance(&mut self, logits: &[f32]) -> Result<(), RequestError> {
-        self.continuations.clear();
-        let mut rows = logits.chunks_exact(self.rules.codebook_size);
-        for q in 0..self.beams.len() {
-            if self.beams[q].finished {
-                self.push_finished(q);
-            } else {
-                self.expand(q, rows.next().unwrap_or_default())?;
-            }
-        }
-        self.keep_best();
+    pub fn advance(&mut self, exec: Exec, logits: &[f32]) -> Result<(), RequestError> {
+        self.expand(exec, logits)?;
+        keep_best(&mut self.continuations, self.rules.beam_width);
         let mut next = std::mem::take(&mut self.spare);
         next.resize_with(self.continuations.len(), || Beam::with_room_for(self.rules));
         for (beam, continuation) in next.iter_mut().zip(&self.continuations) {
@@ -257,24 +261,49 @@ impl<'a> Search<'a> {
         beam.item_ln_z = 0.0;
     }
 
-    fn push_finished(&mut self, q: usize) {
-        self.continuations.push(Continuation {
-            score: self.beams[q].score,
+    /// Gathers the continuations of all beams, or at least the best of them. Which part of the beams a thread takes
+    /// does not show in the result: the order of continuations is total.
+    fn expand(&mut self, exec: Exec, logits: &[f32]) -> Result<(), RequestError> {
+        let mut frontiers = std::mem::take(&mut self.frontiers);
+        let pieces = exec.pieces(logits.len() * OPERATIONS_PER_CODE);
+        frontiers.resize_with(pieces.max(frontiers.len()), Frontier::default);
+        exec.each_with(&mut frontiers[..pieces], |piece, frontier| {
+            frontier.continuations.clear();
+            let beams = part(self.beams.len(), pieces, piece);
+            frontier.fault = beams.into_iter().find_map(|q| self.expand_beam(q, logits, frontier).err());
+            keep_best(&mut frontier.continuations, self.rules.beam_width);
+        });
+        self.continuations.clear();
+        let mut fault = None;
+        for frontier in &mut frontiers[..pieces] {
+            self.continuations.append(&mut frontier.continuations);
+            fault = fault.or(frontier.fault.take());
+        }
+        self.frontiers = frontiers;
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// Adds the continuations of beam `q`.
+    fn expand_beam(&self, q: usize, logits: &[f32], frontier: &mut Frontier) -> Result<(), RequestError> {
+        let beam = &self.beams[q];
+        let finished = Continuation {
+            score: beam.score,
             ln_z: 0.0,
             beam: q as u32,
             code: -1,
             prefix: Prefix::default(),
-        });
-    }
-
-    /// Adds the continuations of beam `q`, whose logits are `logits` [W].
-    fn expand(&mut self, q: usize, logits: &[f32]) -> Result<(), RequestError> {
-        let beam = &self.beams[q];
-        beam.used(self.excluded, &mut self.used);
+        };
+        if beam.finished {
+            frontier.continuations.push(finished);
+            return Ok(());
+        }
+        let width = self.rules.codebook_size;
+        let row = beam.path[self.step] as usize;
+        let logits = logits.get(row * width..(row + 1) * width).unwrap_or_default();
+        let Frontier { continuations, children, ln_w, used, .. } = frontier;
+        beam.used(self.excluded, used);
         let organic = self.organic.get(beam.organics).copied();
-        let (children, ln_w) = (&mut self.children, &mut self.ln_w);
-        let layer = self.step % self.rules.code_layers;
-        self.expander.expand(&beam.prefix, layer, &self.used, organic, children, ln_w);
+        self.expander.expand(&beam.prefix, self.layer(), used, organic, children, ln_w);
         // From here on ln_w holds logit + ln w.
         for (x, child) in ln_w.iter_mut().zip(children.iter()) {
             let logit = logits[usize::from(child.code)];
@@ -289,12 +318,12 @@ impl<'a> Search<'a> {
         }
         let log_sum = log_sum_exp(ln_w);
         if log_sum == f64::NEG_INFINITY {
-            self.push_finished(q);
+            continuations.push(finished);
             return Ok(());
         }
         let score = beam.score;
-        self.continuations.extend(
-            children.iter().zip(ln_w.iter()).filter(|(_, x)| **x > f64::NEG_INFINITY).map(|(child, x)| {
+        continuations.extend(children.iter().zip(ln_w.iter()).filter(|(_, x)| **x > f64::NEG_INFINITY).map(
+            |(child, x)| {
                 let ln_z = x - log_sum;
                 Continuation {
                     score: score + ln_z,
@@ -303,22 +332,9 @@ impl<'a> Search<'a> {
                     code: i32::from(child.code),
                     prefix: Prefix { ads: child.ads.clone(), organic: child.organic },
                 }
-            }),
-        );
+            },
+        ));
         Ok(())
-    }
-
-    /// Leaves the `beam_width` best continuations, best first.
-    fn keep_best(&mut self) {
-        let order = |a: &Continuation, b: &Continuation| {
-            b.score.total_cmp(&a.score).then(a.beam.cmp(&b.beam)).then(a.code.cmp(&b.code))
-        };
-        let width = self.rules.beam_width;
-        if self.continuations.len() > width {
-            self.continuations.select_nth_unstable_by(width, order);
-            self.continuations.truncate(width);
-        }
-        self.continuations.sort_unstable_by(order);
     }
 
     /// Makes `beam` the one that a continuation leads to.
@@ -374,6 +390,18 @@ impl<'a> Search<'a> {
         // A code is only ever kept with an item behind it, so there is a best one.
         best.map_or((u32::MAX, None), |b| (b.2, b.3))
     }
+}
+
+/// Leaves the `width` best continuations, best first.
+fn keep_best(continuations: &mut Vec<Continuation>, width: usize) {
+    let order = |a: &Continuation, b: &Continuation| {
+        b.score.total_cmp(&a.score).then(a.beam.cmp(&b.beam)).then(a.code.cmp(&b.code))
+    };
+    if continuations.len() > width {
+        continuations.select_nth_unstable_by(width, order);
+        continuations.truncate(width);
+    }
+    continuations.sort_unstable_by(order);
 }
 
 /// ln of the sum of e^x; -infinity where every x is, or there is none.

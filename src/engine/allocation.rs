@@ -4,7 +4,7 @@ use super::generation::{Generated, LogitsLog};
 use super::workspace::Workspace;
 use super::{Engine, Report, timed};
 use crate::catalog::Snapshot;
-use crate::cpu::Exec;
+use crate::cpu::{Exec, Team};
 use crate::error::{RequestError, RequestErrorKind};
 use crate::model::encoder::add;
 use crate::money::Micros;
@@ -16,14 +16,14 @@ impl Engine {
     /// Answers one request.
     pub(super) fn run(
         &self,
-        pool: Option<&rayon::ThreadPool>,
+        team: Option<&Team>,
         workspace: &mut Workspace,
         request: &Request,
         snapshot: &Snapshot,
         report: Report,
     ) -> Result<Response, RequestError> {
         let _span = tracing::debug_span!("allocate", request = %request.id).entered();
-        let exec = self.exec(pool);
+        let exec = self.exec(team);
         let mut timings = Timings::default();
         let resolved =
             timed(&mut timings.resolve_us, || resolve(request, &self.model.config, &self.limits, snapshot))?;

@@ -97,7 +97,7 @@ impl Engine {
             if let Some(log) = log.as_deref_mut() {
                 log.push(logits.to_vec());
             }
-            search.advance(logits)?;
+            search.advance(exec, logits)?;
         }
         Ok(search.into_lists())
     }

@@ -14,7 +14,7 @@ pub use builder::{CatalogSource, EngineBuilder};
 pub use device::Device;
 
 use crate::catalog::{Catalog, Snapshot};
-use crate::cpu::{Exec, Isa};
+use crate::cpu::{Exec, Isa, Team};
 use crate::error::RequestError;
 use crate::model::Model;
 use crate::model::config::ModelConfig;
@@ -139,7 +139,9 @@ impl Engine {
             let workspace = &mut loan.workspaces[0];
             out.push(match &self.pool {
                 None => self.run(None, workspace, request, snapshot, report),
-                Some(pool) => pool.install(|| self.run(Some(pool), workspace, request, snapshot, report)),
+                Some(pool) => pool.install(|| {
+                    Team::assemble(pool, |team| self.run(Some(team), workspace, request, snapshot, report))
+                }),
             });
         }
         out
@@ -171,8 +173,8 @@ impl Engine {
         answers.into_iter().filter_map(|a| a.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
-    fn exec<'p>(&self, pool: Option<&'p rayon::ThreadPool>) -> Exec<'p> {
-        Exec { isa: self.isa, pool }
+    fn exec<'t>(&self, team: Option<&'t Team>) -> Exec<'t> {
+        Exec { isa: self.isa, team }
     }
 }
 

@@ -178,7 +178,7 @@ fn first_qkv(
     if len * size_of::<f32>() > MOST_TABLE_BYTES {
         return None;
     }
-    let exec = Exec { isa: Isa::detect(), pool: None };
+    let exec = Exec { isa: Isa::detect(), team: None };
     let mut scratch = Scratch::new(TABLE_ROWS, shape, 1);
     let mut table = Vec::with_capacity(len);
     let first_code = config.poi_token(0, 0);

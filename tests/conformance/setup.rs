@@ -1,21 +1,22 @@
 //! Implementers, random inputs and comparisons.
 
-use std::sync::OnceLock;
-
-use bidslate::cpu::{Exec, Isa};
+use bidslate::cpu::{Exec, Isa, Team};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 /// Every way to run an operation, the plain one first.
 pub fn execs() -> Vec<Exec<'static>> {
-    static POOL: OnceLock<rayon::ThreadPool> = OnceLock::new();
-    let pool = POOL.get_or_init(|| rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap());
-    let both = |isa| [Exec { isa, pool: None }, Exec { isa, pool: Some(pool) }];
+    thread_local! {
+        // Every test leads a team of its own.
+        static TEAM: &'static Team = Box::leak(Box::new(Team::spawn(2).unwrap()));
+    }
+    let team = TEAM.with(|team| *team);
+    let both = |isa| [Exec { isa, team: None }, Exec { isa, team: Some(team) }];
     Isa::available().into_iter().flat_map(both).collect()
 }
 
 pub fn name(exec: Exec) -> String {
-    format!("{:?}, {}", exec.isa, if exec.pool.is_some() { "pool of 2" } else { "no pool" })
+    format!("{:?}, {}", exec.isa, if exec.team.is_some() { "team of 2" } else { "alone" })
 }
 
 /// A source of inputs that tells its seed when the test fails.
