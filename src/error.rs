@@ -256,8 +256,39 @@ pub enum DeviceError {
     /// This build of the engine holds no CUDA backend.
     #[error("device cuda:{0}: this build of bidslate has no CUDA backend")]
     NoCuda(usize),
+    /// The driver's library is not installed.
+    #[error("device cuda:{0}: there is no NVIDIA driver here (libcuda is not found)")]
+    NoDriver(usize),
+    /// The driver is older than the kernels.
+    #[error("device cuda:{index}: the driver is of CUDA {found}, expected {needed} or newer")]
+    DriverTooOld {
+        /// Index of the device asked for.
+        index: usize,
+        /// CUDA version of the driver.
+        found: String,
+        /// The oldest that is supported.
+        needed: String,
+    },
+    /// There are fewer devices.
+    #[error("device cuda:{index}: the driver knows {count} device(s)")]
+    NoDevice {
+        /// Index of the device asked for.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The device is older than the kernels.
+    #[error("{device}: its compute capability is {found}, expected {needed} or newer")]
+    Architecture {
+        /// The device.
+        device: String,
+        /// Compute capability of the device.
+        found: String,
+        /// The oldest that is supported.
+        needed: String,
+    },
     /// Device memory does not suffice.
-    #[error("{device}: {needed} bytes of device memory are needed and {free} are free")]
+    #[error("{device}: {needed} bytes of device memory are needed, {free} of {total} are free")]
     OutOfMemory {
         /// The device.
         device: String,
@@ -265,6 +296,8 @@ pub enum DeviceError {
         needed: usize,
         /// Bytes free.
         free: usize,
+        /// Bytes that the device has.
+        total: usize,
     },
     /// A call to the device failed.
     #[error("{device}: {call}: {message}")]

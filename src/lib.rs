@@ -88,7 +88,9 @@
 //!
 //! # Features
 //!
-//! `cli` (default) builds the `bidslate` command. An embedding program turns default features off.
+//! - `cli` (default) builds the `bidslate` command. An embedding program turns default features off.
+//! - `cuda` adds the backend for NVIDIA GPUs, [`cuda`]. To build it takes nvcc of CUDA 13.0, which `scripts/nvcc`
+//!   installs; a driver is looked for only where a GPU is asked for.
 
 pub mod auction;
 pub mod catalog;

@@ -385,7 +385,8 @@ fn copy() -> TempDir {
 #[test]
 fn a_device_that_is_not_there_is_an_error() {
     let error = allocate_from(model(), &["--device", "cuda:0"]).failed();
-    assert!(error.contains("cuda:0") && error.contains("no CUDA backend"), "{error}");
+    assert!(error.contains("cuda:0"), "{error}");
+    assert!(cfg!(feature = "cuda") || error.contains("no CUDA backend"), "{error}");
     let run = allocate_from(model(), &["--device", "tpu"]);
     assert_eq!(run.code, 2);
     assert!(run.stderr.contains("\"tpu\" is unknown, expected `cpu` or `cuda:N`"), "{}", run.stderr);

@@ -4,4 +4,6 @@
 //! GPU that is a stream of the CUDA driver (feature `cuda`); in the tests it is an emulator that runs the same `.cu`
 //! files on the CPU. So the sizes, offsets and argument orders of this module are executed wherever the tests are.
 
+#[cfg(feature = "cuda")]
+pub mod driver;
 pub mod launch;

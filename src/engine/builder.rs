@@ -98,6 +98,8 @@ impl EngineBuilder {
     pub fn build(self) -> Result<Engine, BuildError> {
         let option = |option, message: String| BuildError::Option { option, message };
         if let Device::Cuda(index) = self.device {
+            #[cfg(feature = "cuda")]
+            crate::cuda::driver::Driver::open(index)?;
             return Err(DeviceError::NoCuda(index).into());
         }
         let dir =
