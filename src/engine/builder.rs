@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::cpu::CpuBackend;
 use super::workspace::{Workspace, WorkspacePool};
 use super::{Device, Engine, Limits, Memory};
 use crate::catalog::Catalog;
@@ -133,12 +134,16 @@ impl EngineBuilder {
             loading: model.file_bytes,
         };
         Ok(Engine {
-            model,
+            config: model.config.clone(),
+            origin: model.origin.clone(),
             catalog,
             limits,
-            isa: Isa::detect(),
-            pool,
-            workspaces: WorkspacePool::new(workspaces),
+            backend: CpuBackend {
+                model,
+                isa: Isa::detect(),
+                pool,
+                workspaces: WorkspacePool::new(workspaces),
+            },
             memory,
         })
     }

@@ -1,77 +1,116 @@
-//! From an encoded history to candidate lists with their rewards: search, creatives, reward model, list choice.
+//! From a history to candidate lists with their rewards, on the CPU: encoder, search, creatives, reward model, list
+//! choice, payment network.
 
-use super::Engine;
+use super::task::{Generated, Task, Tensors, is_finite, slot_values};
+use super::timed;
 use super::workspace::Workspace;
-use crate::auction::choice::{SlotValue, list_reward, winner};
-use crate::catalog::Snapshot;
+use crate::auction::choice::{list_reward, winner};
+use crate::catalog::{ItemKind, Snapshot};
 use crate::cpu::Exec;
 use crate::decode::search::{CandidateList, Chosen, Row, Search, SearchRules};
-use crate::error::{RequestError, RequestErrorKind};
+use crate::error::RequestError;
+use crate::model::Model;
+use crate::model::encoder::add;
+use crate::model::payment::PaymentInput;
 use crate::model::reward::Shown;
-use crate::request::Objective;
-use crate::resolve::Resolved;
 use crate::response::Timings;
 
-/// The candidate lists of a search, and which of them wins.
-pub(super) struct Generated {
-    /// The lists, best beam first; at least one, perhaps empty.
-    pub lists: Vec<CandidateList>,
-    /// Items and creatives of each list.
-    pub shown: Vec<Vec<Shown>>,
-    /// Bids and probabilities of each list.
-    pub values: Vec<Vec<SlotValue>>,
-    /// Reward of each list.
-    pub rewards: Vec<f64>,
-    /// The list with the highest reward.
-    pub winner: usize,
+/// A request whose history is encoded in a workspace.
+pub(super) struct Run<'m, 'w> {
+    model: &'m Model,
+    exec: Exec<'m>,
+    workspace: &'w mut Workspace,
+    /// Tokens of the history.
+    tokens: usize,
 }
 
 /// The logits of every row at every step, kept for a trace.
-pub(super) type LogitsLog = Vec<Vec<f32>>;
+type LogitsLog = Vec<Vec<f32>>;
 
 /// No decision of the creative decoder is needed for this row.
 const NONE: usize = usize::MAX;
 
-impl Engine {
-    /// Searches lists for the history encoded in `workspace`, chooses their creatives and scores them.
-    /// `excluded` is an item that no list may show.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn generate(
-        &self,
-        exec: Exec,
-        workspace: &mut Workspace,
-        resolved: &Resolved,
-        objective: &Objective,
-        snapshot: &Snapshot,
-        excluded: Option<Chosen>,
+impl<'m, 'w> Run<'m, 'w> {
+    /// Encodes the history of `task`, and packs the keys and values that the decoders read.
+    pub fn encode(
+        model: &'m Model,
+        exec: Exec<'m>,
+        workspace: &'w mut Workspace,
+        task: &Task,
         timings: &mut Timings,
-        log: Option<&mut LogitsLog>,
+    ) -> Result<Self, RequestError> {
+        let mut run = Self { model, exec, workspace, tokens: 0 };
+        timed(&mut timings.encode_us, || run.encode_history(task))?;
+        timed(&mut timings.creative_us, || run.begin_creatives());
+        Ok(run)
+    }
+
+    fn encode_history(&mut self, task: &Task) -> Result<(), RequestError> {
+        let history = &task.resolved.history;
+        let _span = tracing::debug_span!("encode", behaviors = history.behaviors.len()).entered();
+        let (model, ws) = (self.model, &mut *self.workspace);
+        self.tokens = model.encoder.run(
+            self.exec,
+            &model.config,
+            &model.embeddings,
+            &model.rotary,
+            history,
+            &mut ws.x,
+            &mut ws.states,
+            &mut ws.keys,
+            &mut ws.scratch,
+        );
+        let d = model.shape.d;
+        let states = &ws.states[..self.tokens * d];
+        is_finite("history", "the encoder's output", states.iter().copied().map(f64::from))?;
+        ws.mean.fill(0.0);
+        states.chunks_exact(d).for_each(|row| add(&mut ws.mean, row));
+        ws.mean.iter_mut().for_each(|x| *x /= self.tokens as f32);
+        model.decoder.begin(self.exec, states, &mut ws.scratch.qkv, &mut ws.decoder);
+        Ok(())
+    }
+
+    fn begin_creatives(&mut self) {
+        let ws = &mut *self.workspace;
+        let states = &ws.states[..self.tokens * self.model.shape.d];
+        self.model.creative.begin(self.exec, states, &mut ws.scratch.qkv, &mut ws.creative);
+    }
+
+    /// Searches lists, chooses their creatives, scores them, and asks the payment network about the winner.
+    /// `excluded` is an item that no list may show; `trace` asks for [`Generated::tensors`].
+    pub fn generate(
+        &mut self,
+        task: &Task,
+        excluded: Option<Chosen>,
+        trace: bool,
+        timings: &mut Timings,
     ) -> Result<Generated, RequestError> {
-        let lists = super::timed(&mut timings.search_us, || {
-            let _span = tracing::debug_span!("search", beams = resolved.rules.beam_width).entered();
-            self.search(exec, workspace, resolved, snapshot, excluded, log)
+        let mut log = trace.then(LogitsLog::new);
+        let lists = timed(&mut timings.search_us, || {
+            let _span = tracing::debug_span!("search", beams = task.resolved.rules.beam_width).entered();
+            self.search(task, excluded, log.as_mut())
         })?;
-        let shown = super::timed(&mut timings.creative_us, || {
+        let shown = timed(&mut timings.creative_us, || {
             let _span = tracing::debug_span!("creative", lists = lists.len()).entered();
-            self.run_last_position(exec, workspace, snapshot, &resolved.rules, &lists);
-            self.choose_creatives(exec, workspace, snapshot, &lists)
+            self.run_last_position(task.context.snapshot, &task.resolved.rules, &lists);
+            self.choose_creatives(task.context.snapshot, &lists)
         })?;
-        super::timed(&mut timings.reward_us, || {
+        let mut generated = timed(&mut timings.reward_us, || {
             let _span = tracing::debug_span!("reward", lists = lists.len()).entered();
-            self.score(exec, workspace, objective, snapshot, lists, shown)
-        })
+            self.score(task, lists, shown)
+        })?;
+        generated.rates = timed(&mut timings.payment_us, || self.rates(task.context.snapshot, &generated))?;
+        generated.tensors = log.map(|log| self.tensors(&generated, &log));
+        Ok(generated)
     }
 
     fn search(
-        &self,
-        exec: Exec,
-        workspace: &mut Workspace,
-        resolved: &Resolved,
-        snapshot: &Snapshot,
+        &mut self,
+        task: &Task,
         excluded: Option<Chosen>,
         mut log: Option<&mut LogitsLog>,
     ) -> Result<Vec<CandidateList>, RequestError> {
-        let model = &self.model;
+        let (model, resolved) = (self.model, &task.resolved);
         let config = &model.config;
         let organic: Vec<u32> = resolved
             .organic
@@ -80,69 +119,60 @@ impl Engine {
             .filter(|&item| excluded.is_none_or(|e| e.item != item))
             .collect();
         let excluded = excluded.and_then(|chosen| chosen.position);
-        let mut search = Search::new(&resolved.rules, snapshot, &resolved.ads, &organic, excluded);
+        let mut search =
+            Search::new(&resolved.rules, task.context.snapshot, &resolved.ads, &organic, excluded);
         while !search.is_over() {
             let position = search.step();
-            let m = model.decoder.step(
-                exec,
-                config,
-                &model.embeddings,
-                &model.rotary,
-                position,
-                search.rows(),
-                &mut workspace.decoder,
-                &mut workspace.scratch,
-            );
-            let logits = model.decoder.logits(exec, config, position, m, &mut workspace.decoder);
+            let m = self.step(position, search.rows());
+            let decoder = &mut self.workspace.decoder;
+            let logits = model.decoder.logits(self.exec, config, position, m, decoder);
             if let Some(log) = log.as_deref_mut() {
                 log.push(logits.to_vec());
             }
-            search.advance(exec, logits)?;
+            search.advance(self.exec, logits)?;
         }
         Ok(search.into_lists())
     }
 
-    /// Runs the position after the last code of the lists that fill every slot. It has a hidden state, for the
-    /// creatives of the last slot, but no head, and so no part in the search.
-    fn run_last_position(
-        &self,
-        exec: Exec,
-        workspace: &mut Workspace,
-        snapshot: &Snapshot,
-        rules: &SearchRules,
-        lists: &[CandidateList],
-    ) {
-        let position = rules.list_len * rules.code_layers;
-        let rows = lists.iter().filter(|list| list.path.len() > position).map(|list| Row {
-            last_code: list.items.last().and_then(|last| snapshot.codes(last.item).last().copied()),
-            path: &list.path[..position],
-        });
-        let model = &self.model;
+    /// Runs `rows` of the POI decoder at `position`; returns their number.
+    fn step<'r>(&mut self, position: usize, rows: impl Iterator<Item = Row<'r>>) -> usize {
+        let model = self.model;
         model.decoder.step(
-            exec,
+            self.exec,
             &model.config,
             &model.embeddings,
             &model.rotary,
             position,
             rows,
-            &mut workspace.decoder,
-            &mut workspace.scratch,
-        );
+            &mut self.workspace.decoder,
+            &mut self.workspace.scratch,
+        )
+    }
+
+    /// Runs the position after the last code of the lists that fill every slot. It has a hidden state, for the
+    /// creatives of the last slot, but no head, and so no part in the search.
+    fn run_last_position(&mut self, snapshot: &Snapshot, rules: &SearchRules, lists: &[CandidateList]) {
+        let position = rules.list_len * rules.code_layers;
+        let rows = lists.iter().filter(|list| list.path.len() > position).map(|list| Row {
+            last_code: list.items.last().and_then(|last| snapshot.codes(last.item).last().copied()),
+            path: &list.path[..position],
+        });
+        self.step(position, rows);
     }
 
     /// The creative of every slot of every list. Lists that descend from the same row at an item's last code
     /// share its hidden state, and so its creative.
     fn choose_creatives(
-        &self,
-        exec: Exec,
-        workspace: &mut Workspace,
+        &mut self,
         snapshot: &Snapshot,
         lists: &[CandidateList],
     ) -> Result<Vec<Vec<Shown>>, RequestError> {
-        let model = &self.model;
-        let (layers, beams) = (model.config.poi_code_layers, self.limits.beams);
+        let (model, ws) = (self.model, &mut *self.workspace);
+        let layers = model.config.poi_code_layers;
+        let slots = lists.iter().map(|list| list.items.len()).max().unwrap_or(0);
+        let beams = ws.decoder.rows();
         let position = |slot: usize| (slot + 1) * layers;
-        let mut index_of = vec![NONE; self.limits.slots * beams];
+        let mut index_of = vec![NONE; slots * beams];
         let mut jobs = Vec::new();
         for list in lists {
             for (slot, chosen) in list.items.iter().enumerate() {
@@ -154,18 +184,18 @@ impl Engine {
                 }
             }
         }
-        let decoder = &workspace.decoder;
+        let decoder = &ws.decoder;
         let items =
             jobs.iter().map(|&(item, position, row)| (item, decoder.hidden(position, row, model.shape.d)));
         let creatives = model.creative.choose(
-            exec,
+            self.exec,
             &model.config,
             &model.embeddings,
             &model.rotary,
             snapshot,
             items,
-            &mut workspace.creative,
-            &mut workspace.scratch,
+            &mut ws.creative,
+            &mut ws.scratch,
         )?;
         let shown = |slot: usize, list: &CandidateList| {
             let index = index_of[slot * beams + list.path[position(slot)] as usize];
@@ -174,40 +204,68 @@ impl Engine {
         Ok(lists.iter().map(|l| (0..l.items.len()).map(|slot| shown(slot, l)).collect()).collect())
     }
 
-    /// Rewards of the lists, and the one that wins.
+    /// Rewards of the lists, and the one that wins. The rates are still to come.
     fn score(
-        &self,
-        exec: Exec,
-        workspace: &mut Workspace,
-        objective: &Objective,
-        snapshot: &Snapshot,
+        &mut self,
+        task: &Task,
         lists: Vec<CandidateList>,
         shown: Vec<Vec<Shown>>,
     ) -> Result<Generated, RequestError> {
-        let model = &self.model;
-        let reward = &mut workspace.reward;
-        model.reward.run(exec, &model.config, &model.embeddings, snapshot, &workspace.mean, &shown, reward);
-        let unit = model.config.bid_unit_micros;
-        let values: Vec<Vec<SlotValue>> = shown
+        let (model, snapshot) = (self.model, task.context.snapshot);
+        let ws = &mut *self.workspace;
+        let reward = &mut ws.reward;
+        model.reward.run(self.exec, &model.config, &model.embeddings, snapshot, &ws.mean, &shown, reward);
+        let probabilities = reward.probabilities.each_ref().map(|p| &p[..]);
+        let values: Vec<_> = shown
             .iter()
             .enumerate()
-            .map(|(list, shown)| {
-                let [poi, creative, cvr] = reward.probabilities.each_ref();
-                let value = |(slot, row): (&Shown, usize)| SlotValue {
-                    bid: snapshot.bid(slot.item).in_units(unit),
-                    pctr_poi: f64::from(poi[row]),
-                    pctr_creative: f64::from(creative[row]),
-                    pcvr: f64::from(cvr[row]),
-                };
-                shown.iter().zip(reward.rows(list)).map(value).collect()
+            .map(|(list, shown)| slot_values(task.context, shown, probabilities, reward.rows(list)))
+            .collect();
+        let rewards: Vec<f64> = values.iter().map(|v| list_reward(&task.request.objective, v)).collect();
+        is_finite("objective", "the reward of a list", rewards.iter().copied())?;
+        let winner = winner(rewards.iter().copied().zip(lists.iter().map(|l| l.score))).unwrap_or_default();
+        Ok(Generated { lists, shown, values, rewards, winner, rates: Vec::new(), tensors: None })
+    }
+
+    /// The payment network's rates of the winning list.
+    fn rates(&mut self, snapshot: &Snapshot, generated: &Generated) -> Result<Vec<f64>, RequestError> {
+        let winner = generated.winner;
+        let d_r = self.model.config.reward_hidden_size;
+        let items = &generated.lists[winner].items;
+        let ws = &mut *self.workspace;
+        let inputs: Vec<_> = ws
+            .reward
+            .rows(winner)
+            .zip(&generated.values[winner])
+            .zip(items)
+            .map(|((row, value), chosen)| PaymentInput {
+                features: &ws.reward.features[row * d_r..(row + 1) * d_r],
+                bid: value.bid,
+                z_pctr: libm::exp(chosen.ln_z) * value.pctr_poi,
             })
             .collect();
-        let rewards: Vec<f64> = values.iter().map(|v| list_reward(objective, v)).collect();
-        if let Some(bad) = rewards.iter().find(|r| !r.is_finite()) {
-            let message = format!("the reward of a list is {bad}");
-            return Err(RequestError::new(RequestErrorKind::NotFinite, "objective", message));
+        let rates = self.model.payment.rates(self.exec, &inputs, &mut ws.payment);
+        is_finite("payment", "the payment network's rate", rates.iter().copied().map(f64::from))?;
+        let is_ad = |item: u32| snapshot.kind(item) == ItemKind::Ad;
+        Ok(items
+            .iter()
+            .zip(rates)
+            .map(|(chosen, &rate)| if is_ad(chosen.item) { f64::from(rate) } else { 0.0 })
+            .collect())
+    }
+
+    fn tensors(&self, generated: &Generated, log: &LogitsLog) -> Tensors {
+        let (config, ws) = (&self.model.config, &*self.workspace);
+        let best = &generated.lists[generated.winner];
+        let w = config.codebook_size;
+        let filled = best.items.len() * config.poi_code_layers;
+        let rows = best.path.iter().zip(log).take(filled);
+        let d_r = config.reward_hidden_size;
+        let features = ws.reward.rows(generated.winner);
+        Tensors {
+            encoder: ws.states[..self.tokens * config.hidden_size].to_vec(),
+            poi_logits: rows.flat_map(|(&row, logits)| &logits[row as usize * w..][..w]).copied().collect(),
+            features: ws.reward.features[features.start * d_r..features.end * d_r].to_vec(),
         }
-        let winner = winner(rewards.iter().copied().zip(lists.iter().map(|l| l.score))).unwrap_or_default();
-        Ok(Generated { lists, shown, values, rewards, winner })
     }
 }

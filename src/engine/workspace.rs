@@ -65,26 +65,26 @@ impl Workspace {
 }
 
 /// Lends workspaces. A caller takes what it needs in one go, so that no two callers wait for each other.
-pub struct WorkspacePool {
-    free: Mutex<Vec<Workspace>>,
+pub struct WorkspacePool<W> {
+    free: Mutex<Vec<W>>,
     returned: Condvar,
 }
 
 /// Workspaces on loan; given back when dropped.
-pub struct Loan<'p> {
-    pool: &'p WorkspacePool,
+pub struct Loan<'p, W> {
+    pool: &'p WorkspacePool<W>,
     /// The workspaces, at least one.
-    pub workspaces: Vec<Workspace>,
+    pub workspaces: Vec<W>,
 }
 
-impl WorkspacePool {
+impl<W> WorkspacePool<W> {
     /// A pool of `workspaces`, at least one.
-    pub fn new(workspaces: Vec<Workspace>) -> Self {
+    pub fn new(workspaces: Vec<W>) -> Self {
         Self { free: Mutex::new(workspaces), returned: Condvar::new() }
     }
 
     /// Waits until a workspace is free, and lends up to `most` of those that are.
-    pub fn lend(&self, most: usize) -> Loan<'_> {
+    pub fn lend(&self, most: usize) -> Loan<'_, W> {
         let mut free = self.lock();
         while free.is_empty() {
             free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
@@ -94,12 +94,12 @@ impl WorkspacePool {
     }
 
     /// A panic while the lock was held cannot leave the list half changed, so a poisoned lock is still good.
-    fn lock(&self) -> MutexGuard<'_, Vec<Workspace>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<W>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Loan<'_> {
+impl<W> Drop for Loan<'_, W> {
     fn drop(&mut self) {
         self.pool.lock().append(&mut self.workspaces);
         self.pool.returned.notify_all();

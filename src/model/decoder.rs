@@ -219,6 +219,11 @@ impl DecoderState {
         m
     }
 
+    /// Rows that a position has room for.
+    pub fn rows(&self) -> usize {
+        self.slots
+    }
+
     /// The hidden state of row `row` at `position`, `[d]`.
     pub fn hidden(&self, position: usize, row: u32, d: usize) -> &[f32] {
         let at = (position * self.slots + row as usize) * d;
