@@ -34,7 +34,7 @@
 
 #define PTX_FN __device__ __forceinline__
 
-// The shared-memory address that the helpers below take, of a pointer into shared memory.
+// The shared-memory address that the helpers below take, of a pointer into dynamic shared memory.
 PTX_FN uint32_t smem_u32(const void* p LOCP) {
   return EMU(simt::to_smem(p, loc), (uint32_t)__cvta_generic_to_shared(p));
 }
