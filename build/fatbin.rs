@@ -51,13 +51,13 @@ pub fn compile_all(nvcc: &Nvcc, kernels: &Path, out: &Path, jobs: usize) -> Resu
     Ok(fatbins)
 }
 
-/// Rust source of `FATBINS`, the name and machine code of every file.
+/// Rust source of `FATBINS`, the name and machine code (an `Image`, defined where this is included) of every file.
 pub fn table(fatbins: &[Fatbin]) -> String {
     let rows: String = fatbins
         .iter()
-        .map(|fatbin| format!("    ({:?}, include_bytes!({:?})),\n", fatbin.name, fatbin.path))
+        .map(|fatbin| format!("    ({:?}, &Image(*include_bytes!({:?}))),\n", fatbin.name, fatbin.path))
         .collect();
-    format!("static FATBINS: &[(&str, &[u8])] = &[\n{rows}];\n")
+    format!("static FATBINS: &[(&str, &Image<[u8]>)] = &[\n{rows}];\n")
 }
 
 /// What follows `// nvcc:` in the comment that opens a file: options for this file alone.

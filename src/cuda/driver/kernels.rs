@@ -1,52 +1,90 @@
 //! The kernels' machine code, loaded into a context.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
+use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
-use cudarc::driver::sys::{self, CUfunction_attribute, CUresult};
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DriverError};
-use cudarc::nvrtc::Ptx;
+use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute, CUmodule, CUresult};
+use cudarc::driver::{CudaContext, DriverError, result};
 
 use crate::cuda::launch::Kernel;
 
 include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
 
+/// Machine code at an address that suits its headers.
+#[repr(C, align(64))]
+struct Image<T: ?Sized>(T);
+
 /// Dynamic shared memory that a block may have unasked.
 const SHARED_BYTES: u32 = 48 << 10;
 
-/// The files of `kernels/`, and their functions as far as they were launched.
-pub(super) struct Kernels {
-    modules: HashMap<&'static str, Arc<CudaModule>>,
-    functions: RwLock<HashMap<&'static str, Arc<Function>>>,
-}
+/// The files of `kernels/` by name. All is loaded at the start: loading later may wait for the whole device, which
+/// the driver refuses while a graph is captured.
+pub(super) struct Kernels(HashMap<&'static str, File>);
 
 impl Kernels {
     /// Loads every file.
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
-        let load = |&(file, image): &(&'static str, &[u8])| {
-            Ok((file, context.load_module(Ptx::from_binary(image.to_vec()))?))
-        };
-        let modules = FATBINS.iter().map(load).collect::<Result<_, DriverError>>()?;
-        Ok(Self { modules, functions: RwLock::default() })
+        context.bind_to_thread()?;
+        let load = |&(name, image): &(&'static str, _)| Ok((name, File::load(context.clone(), image)?));
+        FATBINS.iter().map(load).collect::<Result<_, _>>().map(Self)
     }
 
     /// The function of a kernel.
-    pub fn function(&self, kernel: &'static Kernel) -> Result<Arc<Function>, DriverError> {
-        let known = self.functions.read().unwrap_or_else(PoisonError::into_inner).get(kernel.name).cloned();
-        if let Some(function) = known {
-            return Ok(function);
+    pub fn function(&self, kernel: &Kernel) -> Option<&Function> {
+        self.0.get(kernel.file)?.functions.get(kernel.name)
+    }
+}
+
+struct File {
+    functions: HashMap<String, Function>,
+    module: CUmodule,
+    context: Arc<CudaContext>,
+}
+
+// SAFETY: the driver's handles may be used on any thread; `context` keeps them good.
+unsafe impl Send for File {}
+// SAFETY: as above, and at the same time.
+unsafe impl Sync for File {}
+
+impl File {
+    /// Loads a file into the context, which is current.
+    fn load(context: Arc<CudaContext>, image: &'static Image<[u8]>) -> Result<Self, DriverError> {
+        // SAFETY: nvcc wrote the image, whose headers tell its size.
+        let module = unsafe { result::module::load_data(image.0.as_ptr().cast()) }?;
+        let mut file = Self { functions: HashMap::new(), module, context };
+        for handle in file.handles()? {
+            let (name, function) = Function::load(handle)?;
+            file.functions.insert(name, function);
         }
-        let module = self.modules.get(kernel.file).ok_or(DriverError(CUresult::CUDA_ERROR_FILE_NOT_FOUND))?;
-        let function = Arc::new(Function::new(module.load_function(kernel.name)?)?);
-        let mut functions = self.functions.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(functions.entry(kernel.name).or_insert(function).clone())
+        Ok(file)
+    }
+
+    fn handles(&self) -> Result<Vec<CUfunction>, DriverError> {
+        let mut count = 0;
+        // SAFETY: the module is loaded; the call writes one integer.
+        unsafe { sys::cuModuleGetFunctionCount(&mut count, self.module) }.result()?;
+        let mut handles = vec![ptr::null_mut(); count as usize];
+        // SAFETY: there is room for `count` handles.
+        unsafe { sys::cuModuleEnumerateFunctions(handles.as_mut_ptr(), count, self.module) }.result()?;
+        Ok(handles)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // There is nobody to tell: where the context is lost, the module is gone with it.
+        let _ = self.context.bind_to_thread();
+        // SAFETY: the module is loaded, and its functions go with it.
+        let _ = unsafe { result::module::unload(self.module) };
     }
 }
 
 /// A kernel that can be launched.
 pub(super) struct Function {
-    function: CudaFunction,
+    handle: CUfunction,
     /// Size of each parameter in bytes, as compiled.
     parameters: Vec<usize>,
     /// Dynamic shared memory that a block may have.
@@ -54,16 +92,22 @@ pub(super) struct Function {
 }
 
 impl Function {
-    fn new(function: CudaFunction) -> Result<Self, DriverError> {
-        // SAFETY: the handle is of a module that `function` keeps loaded.
-        unsafe { sys::cuFuncLoad(function.cu_function()) }.result()?;
-        let parameters = parameter_sizes(&function)?;
-        Ok(Self { function, parameters, shared_bytes: AtomicU32::new(SHARED_BYTES) })
+    /// Loads the code of a function of a loaded module: its name and itself.
+    fn load(handle: CUfunction) -> Result<(String, Self), DriverError> {
+        // SAFETY: the handle is of a loaded module.
+        unsafe { sys::cuFuncLoad(handle) }.result()?;
+        let mut name = ptr::null();
+        // SAFETY: as above; the call writes one pointer.
+        unsafe { sys::cuFuncGetName(&mut name, handle) }.result()?;
+        // SAFETY: the driver's string lives as long as the module and ends with a zero.
+        let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+        let shared_bytes = AtomicU32::new(SHARED_BYTES);
+        Ok((name, Self { handle, parameters: parameter_sizes(handle)?, shared_bytes }))
     }
 
-    /// The driver's handle, good as long as this lives.
-    pub fn handle(&self) -> sys::CUfunction {
-        self.function.cu_function()
+    /// The driver's handle, good as long as the file is loaded.
+    pub fn handle(&self) -> CUfunction {
+        self.handle
     }
 
     /// Size of each parameter in bytes, as compiled.
@@ -75,20 +119,20 @@ impl Function {
     pub fn allow_shared(&self, bytes: u32) -> Result<(), DriverError> {
         if bytes > self.shared_bytes.load(Ordering::Relaxed) {
             let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            self.function.set_attribute(limit, bytes as i32)?;
+            // SAFETY: the function is loaded.
+            unsafe { result::function::set_function_attribute(self.handle, limit, bytes as i32) }?;
             self.shared_bytes.fetch_max(bytes, Ordering::Relaxed);
         }
         Ok(())
     }
 }
 
-fn parameter_sizes(function: &CudaFunction) -> Result<Vec<usize>, DriverError> {
+fn parameter_sizes(function: CUfunction) -> Result<Vec<usize>, DriverError> {
     let mut sizes = Vec::new();
     loop {
         let (mut offset, mut size) = (0, 0);
         // SAFETY: the function is loaded; the call writes two integers.
-        let answer =
-            unsafe { sys::cuFuncGetParamInfo(function.cu_function(), sizes.len(), &mut offset, &mut size) };
+        let answer = unsafe { sys::cuFuncGetParamInfo(function, sizes.len(), &mut offset, &mut size) };
         match answer {
             CUresult::CUDA_SUCCESS => sizes.push(size),
             // Past the last.

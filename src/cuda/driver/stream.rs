@@ -87,7 +87,9 @@ impl Stream for DriverStream {
         shape: LaunchShape,
         arguments: &[Argument],
     ) -> Result<(), DeviceError> {
-        let function = self.context.call(kernel.name, || self.context.kernels.function(kernel))?;
+        let Some(function) = self.context.kernels.function(kernel) else {
+            return Err(self.refuse(kernel, format!("there is no such kernel in kernels/{}.cu", kernel.file)));
+        };
         if !arguments.iter().map(|argument| argument.size).eq(function.parameters().iter().copied()) {
             let sizes: Vec<usize> = arguments.iter().map(|argument| argument.size).collect();
             let expected = function.parameters();
@@ -98,9 +100,9 @@ impl Stream for DriverStream {
         let LaunchShape { grid: [x, y, z], block, shared_bytes } = shape;
         self.context.call(kernel.name, || {
             function.allow_shared(shared_bytes)?;
-            // SAFETY: the module is loaded as long as the context. Number and sizes of the arguments are those that
-            // the kernel was compiled with, and the driver copies them before it returns. That the addresses are of
-            // memory that the kernel may use is the launcher's part.
+            // SAFETY: the function is loaded as long as the context is open. Number and sizes of the arguments are
+            // those that the kernel was compiled with, and the driver copies them before it returns. That the
+            // addresses are of memory that the kernel may use is the launcher's part.
             unsafe {
                 result::launch_kernel(
                     function.handle(),
