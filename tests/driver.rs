@@ -1,0 +1,205 @@
+//! The CUDA driver's half of the launch interface on a stand-in for the driver's library: old drivers and devices,
+//! launches that are refused, memory that runs out, and a context that is lost.
+//!
+//! The library is found when a process first asks for it, so each scenario runs in a process of its own.
+#![cfg(feature = "cuda")]
+
+use std::process::Command;
+use std::sync::LazyLock;
+
+use tempfile::TempDir;
+
+/// A folder with the stand-in as `libcuda.so`.
+static LIBRARY: LazyLock<TempDir> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/driver/libcuda.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", source, "-o"]).arg(folder.path().join("libcuda.so"));
+    assert!(compiler.status().unwrap().success(), "{compiler:?}");
+    folder
+});
+
+/// Runs a scenario in a process that finds the stand-in, set up by `settings`.
+fn run(scenario: &str, settings: &[(&str, &str)]) {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", &format!("scenarios::{scenario}"), "--ignored"]);
+    child.env("LD_LIBRARY_PATH", LIBRARY.path()).envs(settings.iter().copied());
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn an_old_driver_is_refused() {
+    run("old_driver", &[("FAKE_VERSION", "12080")]);
+}
+
+#[test]
+fn a_driver_without_devices_is_refused() {
+    run("no_devices", &[("FAKE_DEVICES", "0")]);
+}
+
+#[test]
+fn a_device_beyond_the_last_is_refused() {
+    run("beyond_the_last", &[("FAKE_DEVICES", "2")]);
+}
+
+#[test]
+fn an_old_device_is_refused() {
+    run("old_device", &[("FAKE_CAPABILITY", "75")]);
+}
+
+#[test]
+fn work_runs_in_order() {
+    run("copies", &[]);
+}
+
+#[test]
+fn wrong_launches_are_refused() {
+    run("wrong_launches", &[]);
+}
+
+#[test]
+fn memory_that_runs_out_is_told_with_figures() {
+    run("out_of_memory", &[("FAKE_MEMORY", "1000")]);
+}
+
+#[test]
+fn a_lost_context_is_an_error_from_then_on() {
+    run("lost_context", &[]);
+}
+
+mod scenarios {
+    use std::sync::Arc;
+
+    use bidslate::cuda::driver::Driver;
+    use bidslate::cuda::launch::{Buffer, Kernel, KernelArgument, LaunchShape, Stream};
+    use bidslate::error::DeviceError;
+
+    bidslate::kernels! {
+        in "ptx_check";
+
+        /// Copies `rows` rows of 16 bytes; the only kernel of the stand-in.
+        fn ptx_stream_copy(from: Ptr<u8>, to: PtrMut<u8>, rows: u32);
+    }
+
+    /// So many rows lose the context.
+    const FAULT: u32 = 0xfa117;
+
+    const SHAPE: LaunchShape = LaunchShape { grid: [1, 1, 1], block: 128, shared_bytes: 0 };
+
+    fn refusal(index: usize) -> DeviceError {
+        Driver::open(index).err().expect("the device is not there")
+    }
+
+    fn stream() -> Arc<dyn Stream> {
+        Driver::open(0).unwrap().stream().unwrap()
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn old_driver() {
+        let (found, needed) = ("12.8".into(), "13.0".into());
+        assert_eq!(refusal(0), DeviceError::DriverTooOld { index: 0, found, needed });
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn no_devices() {
+        assert_eq!(refusal(0), DeviceError::NoDevice { index: 0, count: 0 });
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn beyond_the_last() {
+        assert_eq!(refusal(2), DeviceError::NoDevice { index: 2, count: 2 });
+        Driver::open(1).unwrap();
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn old_device() {
+        let (found, needed) = ("7.5".into(), "8.0".into());
+        assert_eq!(
+            refusal(0),
+            DeviceError::Architecture { device: "cuda:0, Fake GPU".into(), found, needed }
+        );
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn copies() {
+        let driver = Driver::open(0).unwrap();
+        assert_eq!(driver.describe(), "cuda:0, Fake GPU (sm_90), driver of CUDA 13.0");
+        for stream in [driver.stream().unwrap(), driver.stream().unwrap()] {
+            let values: Vec<u8> = (0..64).collect();
+            let from = Buffer::from_slice(&stream, &values).unwrap();
+            let mut to = Buffer::from_slice(&stream, &[0u8; 64]).unwrap();
+            ptx_stream_copy(&*stream, SHAPE, from.ptr(), to.ptr_mut(), 3).unwrap();
+            let found = to.to_vec().unwrap();
+            assert!(found[..48] == values[..48] && found[48..] == [0; 16], "{found:?}");
+        }
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn wrong_launches() {
+        static UNKNOWN: Kernel = Kernel { name: "nothing", file: "ptx_check", parameters: &[] };
+        let stream = stream();
+        let launch =
+            |kernel, arguments: &[_]| stream.launch(kernel, SHAPE, arguments).unwrap_err().to_string();
+        let error = launch(&UNKNOWN, &[]);
+        assert!(error.contains("nothing") && error.contains("kernels/ptx_check.cu"), "{error}");
+        let error = launch(&KERNELS[0], &[1u64.argument(), 2u64.argument()]);
+        assert!(error.contains("arguments of [8, 8] bytes, expected [8, 8, 4]"), "{error}");
+        let error = launch(&KERNELS[0], &[1u64.argument(), 2u64.argument(), 3u64.argument()]);
+        assert!(error.contains("arguments of [8, 8, 8] bytes, expected [8, 8, 4]"), "{error}");
+
+        let mut buffer = Buffer::from_slice(&stream, &[0u8; 16]).unwrap();
+        let mut with_shared =
+            |bytes| ptx_stream_copy(&*stream, SHAPE.shared(bytes), buffer.ptr(), buffer.ptr_mut(), 0);
+        with_shared(227 << 10).unwrap();
+        with_shared(16).unwrap();
+        let error = with_shared((227 << 10) + 1).unwrap_err().to_string();
+        assert!(error.contains("ptx_stream_copy: INVALID_VALUE"), "{error}");
+        with_shared(200 << 10).expect("a refused launch leaves the context as it was");
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn out_of_memory() {
+        let stream = stream();
+        let held = Buffer::<u8>::new(&stream, 600).unwrap();
+        let (device, needed) = ("cuda:0".into(), 500);
+        let error = Buffer::<u8>::new(&stream, needed).unwrap_err();
+        assert_eq!(error, DeviceError::OutOfMemory { device, needed, free: 400, total: 1000 });
+        drop(held);
+        Buffer::<u8>::new(&stream, needed).unwrap();
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn lost_context() {
+        let driver = Driver::open(0).unwrap();
+        let [stream, other] = [(); 2].map(|()| driver.stream().unwrap());
+        let mut buffer = Buffer::from_slice(&stream, &[0u8; 16]).unwrap();
+        let fault = ptx_stream_copy(&*stream, SHAPE, buffer.ptr(), buffer.ptr_mut(), FAULT).unwrap_err();
+        let message = fault.to_string();
+        assert!(
+            message.contains("cuda:0") && message.contains("ptx_stream_copy: ILLEGAL_ADDRESS"),
+            "{message}"
+        );
+        let later = [
+            buffer.upload(0, &[1]).unwrap_err(),
+            buffer.to_vec().unwrap_err(),
+            other.synchronize().unwrap_err(),
+            other.allocate(16).unwrap_err(),
+            ptx_stream_copy(&*other, SHAPE, buffer.ptr(), buffer.ptr_mut(), 1).unwrap_err(),
+            driver.stream().err().unwrap(),
+        ];
+        assert!(later.iter().all(|error| *error == fault), "{later:?}");
+        // Neither gives anything back, and neither panics.
+        drop((buffer, stream, other));
+        drop(driver);
+    }
+}

@@ -1,0 +1,185 @@
+// A stand-in for the NVIDIA driver's library: the calls that src/cuda/driver makes, on host memory. The only kernel is
+// `ptx_stream_copy`, which it carries out itself.
+//
+// From the environment, each with a default: FAKE_VERSION (13000), FAKE_DEVICES (1; 0 makes cuInit fail as the driver
+// does), FAKE_CAPABILITY (90), FAKE_MEMORY (1048576 bytes that may be allocated). A launch over FAULT rows loses the
+// context: that call and all later ones fail.
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  SUCCESS = 0,
+  INVALID_VALUE = 1,
+  OUT_OF_MEMORY = 2,
+  NO_DEVICE = 100,
+  ILLEGAL_ADDRESS = 700,
+};
+enum { FAULT = 0xfa117, SHARED_LIMIT = 48 << 10, SHARED_MOST = 227 << 10, ALIGNMENT = 256 };
+
+typedef unsigned long long Address;
+
+static int lost = SUCCESS;
+static _Thread_local void* current = NULL;
+static size_t allocated = 0;
+static int shared_limit = SHARED_LIMIT;
+
+static long setting(const char* name, long otherwise) {
+  const char* text = getenv(name);
+  return text ? atol(text) : otherwise;
+}
+
+int cuDriverGetVersion(int* version) {
+  *version = (int)setting("FAKE_VERSION", 13000);
+  return SUCCESS;
+}
+int cuInit(unsigned flags) { return flags || !setting("FAKE_DEVICES", 1) ? NO_DEVICE : SUCCESS; }
+int cuDeviceGetCount(int* count) {
+  *count = (int)setting("FAKE_DEVICES", 1);
+  return SUCCESS;
+}
+int cuDeviceGet(int* device, int index) {
+  *device = index;
+  return SUCCESS;
+}
+int cuDeviceGetAttribute(int* value, int attribute, int device) {
+  long capability = setting("FAKE_CAPABILITY", 90);
+  (void)device;
+  *value = (int)(attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : 0);
+  return SUCCESS;
+}
+int cuDeviceGetName(char* name, int length, int device) {
+  (void)device;
+  strncpy(name, "Fake GPU", (size_t)length);
+  return SUCCESS;
+}
+int cuDevicePrimaryCtxRetain(void** context, int device) {
+  (void)device;
+  *context = &lost;
+  return SUCCESS;
+}
+int cuDevicePrimaryCtxRelease_v2(int device) {
+  (void)device;
+  return lost;
+}
+int cuCtxGetCurrent(void** context) {
+  *context = current;
+  return SUCCESS;
+}
+int cuCtxSetCurrent(void* context) {
+  current = context;
+  return SUCCESS;
+}
+
+int cuModuleLoadData(void** module, const void* image) {
+  *module = (void*)image;
+  return lost;
+}
+int cuModuleUnload(void* module) {
+  (void)module;
+  return lost;
+}
+int cuModuleGetFunctionCount(unsigned* count, void* module) {
+  (void)module;
+  *count = 1;
+  return lost;
+}
+int cuModuleEnumerateFunctions(void** functions, unsigned count, void* module) {
+  for (unsigned i = 0; i < count; i++) functions[i] = module;
+  return lost;
+}
+int cuFuncLoad(void* function) {
+  (void)function;
+  return lost;
+}
+int cuFuncGetName(const char** name, void* function) {
+  (void)function;
+  *name = "ptx_stream_copy";
+  return lost;
+}
+int cuFuncGetParamInfo(void* function, size_t index, size_t* offset, size_t* size) {
+  (void)function;
+  if (index > 2) return INVALID_VALUE;
+  *offset = index * 8;
+  *size = index == 2 ? 4 : 8;
+  return lost;
+}
+int cuFuncSetAttribute(void* function, int attribute, int value) {
+  (void)function;
+  if (attribute != 8 || value > SHARED_MOST) return INVALID_VALUE;
+  shared_limit = value;
+  return lost;
+}
+
+int cuStreamCreate(void** stream, unsigned flags) {
+  (void)flags;
+  *stream = &lost;
+  return lost;
+}
+int cuStreamDestroy_v2(void* stream) {
+  (void)stream;
+  return lost;
+}
+int cuStreamSynchronize(void* stream) {
+  (void)stream;
+  return lost;
+}
+
+// Knows nothing of a lost context: the caller has to remember it.
+int cuMemAlloc_v2(Address* address, size_t bytes) {
+  if (allocated + bytes > (size_t)setting("FAKE_MEMORY", 1 << 20)) return OUT_OF_MEMORY;
+  allocated += bytes;
+  // The size stands before the block, which is aligned as the driver's are.
+  char* block = aligned_alloc(ALIGNMENT, ALIGNMENT + (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+  *(size_t*)block = bytes;
+  *address = (Address)(block + ALIGNMENT);
+  return SUCCESS;
+}
+int cuMemFree_v2(Address address) {
+  if (lost) return lost;
+  char* block = (char*)address - ALIGNMENT;
+  allocated -= *(size_t*)block;
+  free(block);
+  return SUCCESS;
+}
+int cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
+  *total = (size_t)setting("FAKE_MEMORY", 1 << 20);
+  *free_bytes = *total - allocated;
+  return lost;
+}
+static int copy(void* to, const void* from, size_t bytes) {
+  if (!lost) memcpy(to, from, bytes);
+  return lost;
+}
+int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void* stream) {
+  (void)stream;
+  return copy((void*)to, from, bytes);
+}
+int cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void* stream) {
+  (void)stream;
+  return copy(to, (const void*)from, bytes);
+}
+int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void* stream) {
+  (void)stream;
+  return copy((void*)to, (const void*)from, bytes);
+}
+
+int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned y_threads,
+                   unsigned z_threads, unsigned shared, void* stream, void** arguments, void** extra) {
+  (void)function, (void)stream;
+  if (!x || !y || !z || !threads || y_threads != 1 || z_threads != 1 || extra) return INVALID_VALUE;
+  if ((int)shared > shared_limit) return INVALID_VALUE;
+  unsigned rows = *(unsigned*)arguments[2];
+  if (rows == FAULT) lost = ILLEGAL_ADDRESS;
+  return copy(*(void**)arguments[1], *(void**)arguments[0], (size_t)rows * 16);
+}
+
+int cuGetErrorName(int error, const char** name) {
+  *name = error == ILLEGAL_ADDRESS ? "ILLEGAL_ADDRESS" : error == INVALID_VALUE ? "INVALID_VALUE" : "OTHER";
+  return SUCCESS;
+}
+int cuGetErrorString(int error, const char** text) {
+  (void)error;
+  *text = "as asked";
+  return SUCCESS;
+}
