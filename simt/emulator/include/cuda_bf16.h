@@ -1,0 +1,3 @@
+// Stands in for the CUDA header of this name.
+#pragma once
+#include "simt/simt.h"

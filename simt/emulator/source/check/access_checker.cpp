@@ -1,0 +1,349 @@
+#include "check/access_checker.h"
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+
+#include "device_memory.h"
+#include "library.h"
+#include "worker.h"
+
+namespace simt {
+namespace {
+
+constexpr size_t kDynamicCapacity = 256 << 10;
+constexpr PlaceId kKnownPlace = 0x80000000;
+// Basic blocks that one thread may run on end.
+constexpr uint64_t kMaxSteps = uint64_t{1} << 30;
+
+// The process's clock, and what it takes to start it anew before it overflows.
+struct Clock {
+  std::atomic<Time> now{1};
+  std::mutex mutex;
+  unsigned launches = 0;    // that are running
+  uint32_t generation = 0;  // how often it was started anew
+};
+Clock process_clock;
+
+Time tick() { return process_clock.now.fetch_add(1, std::memory_order_relaxed) + 1; }
+
+bool reads(Access access) { return access != Access::kWrite && access != Access::kAtomicStore; }
+bool writes(Access access) { return access != Access::kRead && access != Access::kAtomicRead; }
+bool is_atomic(Access access) { return access != Access::kRead && access != Access::kWrite; }
+
+}  // namespace
+
+struct Checker::Event {
+  Fiber* fiber;
+  uintptr_t address;
+  size_t bytes;
+  Access access;
+  PlaceId place;
+  const WarpClock* clock;
+  bool in_shared;
+};
+
+Checker::Checker() { dynamic_shared_.reserve(kDynamicCapacity); }
+
+void Checker::begin_launch(Worker& worker, const LoadedLibrary& library) {
+  {
+    std::lock_guard lock(process_clock.mutex);
+    if (process_clock.launches++ == 0 && process_clock.now > Time{1} << 31) {
+      shadow::device().release_cells(0, DeviceMemory::kCapacity);
+      process_clock.now = 1;
+      process_clock.generation++;
+    }
+    if (clock_generation_ != process_clock.generation) {
+      dynamic_shared_.release_cells(0, kDynamicCapacity);
+      static_shared_.release_cells(0, static_capacity_);
+      clock_generation_ = process_clock.generation;
+    }
+  }
+  has_launched_.store(true, std::memory_order_relaxed);
+  library_ = &library;
+  launch_begin_ = tick();
+  places_.clear();
+  dynamic_shared_.begin = reinterpret_cast<uintptr_t>(worker.shared.dynamic_begin);
+  dynamic_shared_.bytes = kDynamicCapacity;  // what lies beyond the block's part is kUnallocated
+  if (static_capacity_ < worker.shared.static_bytes) {
+    static_capacity_ = (worker.shared.static_bytes + 0xffff) & ~size_t{0xffff};
+    static_shared_.reserve(static_capacity_);
+  }
+  static_shared_.begin = reinterpret_cast<uintptr_t>(worker.shared.static_begin);
+  static_shared_.bytes = worker.shared.static_bytes;
+  dynamic_shared_.set(0, kDynamicCapacity, ByteState::kUnallocated);
+}
+
+void Checker::end_launch() {
+  std::lock_guard lock(process_clock.mutex);
+  process_clock.launches--;
+}
+
+void Checker::begin_block(Worker& worker) {
+  block_begin_ = tick();
+  order_block(worker);
+  for (unsigned w = 0; w < worker.warp_count; w++) {
+    std::fill_n(worker.warps[w].clock.seen, kMaxWarps, block_begin_);
+  }
+  sees_other_blocks_ = false;
+  steps_ = 0;
+  dynamic_shared_.set(0, worker.shared.dynamic_bytes, ByteState::kUninitialised);
+  static_shared_.set(0, worker.shared.static_bytes, ByteState::kUninitialised);
+}
+
+void Checker::step(Fiber* fiber, uintptr_t instruction) {
+  if (++steps_ < kMaxSteps) return;
+  fail(FaultKind::kEndless, Place{nullptr, 0, instruction - library_->begin},
+       fiber->describe() + " runs without an end");
+}
+
+void Checker::order_block(Worker& worker) {
+  settled_ = tick();
+  Time now = tick();
+  for (unsigned w = 0; w < worker.warp_count; w++) worker.warps[w].clock.now = now;
+}
+
+void Checker::order_warp(WarpClock& warp, unsigned index) {
+  warp.seen[index] = warp.now;
+  warp.now = tick();
+}
+
+void Checker::release(WarpClock& warp, unsigned index, ReleaseClock& clock) {
+  for (unsigned w = 0; w < kMaxWarps; w++) clock.seen[w] = std::max(clock.seen[w], warp.seen[w]);
+  clock.seen[index] = std::max(clock.seen[index], warp.now);
+  warp.now = tick();
+}
+
+void Checker::acquire(WarpClock& warp, const ReleaseClock& clock) {
+  for (unsigned w = 0; w < kMaxWarps; w++) warp.seen[w] = std::max(warp.seen[w], clock.seen[w]);
+}
+
+// ---- Places
+
+PlaceId Checker::id_of(loc_t loc) {
+  for (size_t i = places_.size(); i-- > 0;) {
+    if (places_[i].line() == loc.line() && places_[i].file_name() == loc.file_name()) {
+      return kKnownPlace | PlaceId(i);
+    }
+  }
+  places_.push_back(loc);
+  return kKnownPlace | PlaceId(places_.size() - 1);
+}
+
+Place Checker::place(PlaceId id) const {
+  if (id & kKnownPlace) return Place::of(places_[id & ~kKnownPlace]);
+  return Place{nullptr, 0, id};
+}
+
+std::string Checker::describe(uintptr_t address) const {
+  if (dynamic_shared_.contains(address)) {
+    return format("offset %zu of dynamic shared memory", dynamic_shared_.offset(address));
+  }
+  if (static_shared_.contains(address)) {
+    return format("offset %zu of static shared memory", static_shared_.offset(address));
+  }
+  return DeviceMemory::get().describe(address);
+}
+
+std::string Checker::describe(const Event& event) const {
+  const char* name = is_atomic(event.access) ? "an atomic" : writes(event.access) ? "a write" : "a read";
+  return format("%s of %zu bytes at %s", name, event.bytes, describe(event.address).c_str());
+}
+
+// ---- Entry points
+
+void Checker::access(Fiber* fiber, uintptr_t address, size_t bytes, Access access,
+                     uintptr_t instruction) {
+  const WarpClock* clock = &fiber->worker->warps[fiber->warp].clock;
+  judge({fiber, address, bytes, access, PlaceId(instruction - library_->begin), clock, false});
+}
+
+void Checker::read(Fiber* fiber, const void* from, size_t bytes, loc_t loc) {
+  if (bytes == 0) return;
+  const WarpClock* clock = &fiber->worker->warps[fiber->warp].clock;
+  judge({fiber, reinterpret_cast<uintptr_t>(from), bytes, Access::kRead, id_of(loc), clock, false});
+}
+
+void Checker::write(Fiber* fiber, void* to, size_t bytes, loc_t loc) {
+  const WarpClock* clock = &fiber->worker->warps[fiber->warp].clock;
+  judge({fiber, reinterpret_cast<uintptr_t>(to), bytes, Access::kWrite, id_of(loc), clock, false});
+}
+
+void Checker::in_flight(Fiber*, void* to, size_t bytes) {
+  auto address = reinterpret_cast<uintptr_t>(to);
+  Shadow& shadow = dynamic_shared_.contains(address) ? dynamic_shared_ : static_shared_;
+  shadow.set(shadow.offset(address), bytes, ByteState::kInFlight);
+}
+
+void Checker::landed(Fiber*, void* to, size_t bytes) {
+  auto address = reinterpret_cast<uintptr_t>(to);
+  Shadow& shadow = dynamic_shared_.contains(address) ? dynamic_shared_ : static_shared_;
+  shadow.set(shadow.offset(address), bytes, ByteState::kInitialised);
+}
+
+// ---- The judgement
+
+const Shadow* Checker::find_shadow(const Event& event) {
+  if (dynamic_shared_.contains(event.address)) return &dynamic_shared_;
+  if (shadow::device().contains(event.address)) return &shadow::device();
+  if (static_shared_.contains(event.address)) return &static_shared_;
+  if (library_->contains(event.address) && !writes(event.access)) return nullptr;  // constants
+  Place at = place(event.place);
+  if (library_->contains(event.address)) {
+    fail(FaultKind::kOutOfBounds, at, "a write to constant or static storage");
+  }
+  if (const Fiber* owner = event.fiber->worker->fibers.owner(event.address)) {
+    fail(FaultKind::kOutOfBounds, at, "an access to a local variable of " + owner->describe());
+  }
+  fail(FaultKind::kOutOfBounds, at,
+       format("a %s of %zu bytes at 0x%zx, which is neither device nor shared memory",
+              writes(event.access) ? "write" : "read", event.bytes, size_t(event.address)));
+}
+
+void Checker::fail_state(const Event& event, const Shadow& shadow, size_t offset) {
+  Place at = place(event.place);
+  const Cell& cell = shadow.cells[offset / kWordBytes];
+  if (offset >= shadow.bytes) fail(FaultKind::kOutOfBounds, at, describe(event) + " goes past its end");
+  switch (ByteState(shadow.states[offset])) {
+    case ByteState::kUninitialised:
+      fail(FaultKind::kUninitialised, at, describe(event) + ", which was never written");
+    case ByteState::kInFlight:
+      fail(FaultKind::kInFlight, at,
+           describe(event) + " while an asynchronous copy to it is in flight, issued by " +
+               event.fiber->worker->fibers[cell.writer]->describe(),
+           place(cell.write_place));
+    case ByteState::kFreed:
+      fail(FaultKind::kUseAfterFree, at, describe(event) + ", which has been freed");
+    default:
+      if (event.in_shared) {
+        fail(FaultKind::kOutOfBounds, at,
+             describe(event) +
+                 format(", of which the block has %u bytes", event.fiber->worker->shared.dynamic_bytes));
+      }
+      fail(FaultKind::kOutOfBounds, at, describe(event) + ", which is out of bounds");
+  }
+}
+
+void Checker::check_states(const Event& event, const Shadow& shadow) {
+  size_t offset = shadow.offset(event.address);
+  size_t inside = std::min(event.bytes, shadow.bytes - offset);
+  size_t known = shadow.first_other(offset, inside, ByteState::kInitialised);
+  if (known == event.bytes) return;
+  if (reads(event.access) || inside < event.bytes) {
+    fail_state(event, shadow, offset + known);
+  }
+  for (size_t i = known; i < event.bytes; i++) {
+    uint8_t& state = shadow.states[offset + i];
+    if (state == uint8_t(ByteState::kUninitialised)) {
+      state = uint8_t(ByteState::kInitialised);
+    } else if (state != uint8_t(ByteState::kInitialised)) {
+      fail_state(event, shadow, offset + i);
+    }
+  }
+}
+
+void Checker::judge(const Event& given) {
+  const Shadow* shadow = find_shadow(given);
+  if (!shadow) return;
+  Event event = given;
+  event.in_shared = shadow != &shadow::device();
+  bool power_of_two = (event.bytes & (event.bytes - 1)) == 0;
+  if (power_of_two && event.bytes <= 16 && event.address & (event.bytes - 1)) {
+    fail(FaultKind::kMisaligned, place(event.place), describe(event) + " is misaligned");
+  }
+  check_states(event, *shadow);
+  if (!event.in_shared && is_atomic(event.access) && event.fiber->fenced) sees_other_blocks_ = true;
+
+  size_t offset = shadow->offset(event.address);
+  size_t end = offset + event.bytes;
+  for (size_t word = offset / kWordBytes; word * kWordBytes < end; word++) {
+    size_t first = std::max(offset, word * kWordBytes) % kWordBytes;
+    size_t last = std::min(end, (word + 1) * kWordBytes) - word * kWordBytes;
+    judge_cell(event, shadow->cells[word], uint16_t((1u << last) - (1u << first)));
+  }
+}
+
+bool Checker::ordered(const Event& event, unsigned warp, Time time) const {
+  return time <= settled_ || event.clock->seen[warp] >= time;
+}
+
+void Checker::judge_cell(const Event& event, Cell& cell, uint16_t bytes) {
+  if (cell.write_bytes & bytes) check_after_write(event, cell);
+  if (writes(event.access)) {
+    if (cell.read_bytes & bytes) check_after_reads(event, cell);
+    record_write(event, cell, bytes);
+  } else if (event.access == Access::kRead) {
+    record_read(event, cell, bytes);
+  }
+}
+
+void Checker::check_after_write(const Event& event, const Cell& cell) {
+  if (cell.write_time <= launch_begin_) return;
+  if (cell.write_is_atomic && is_atomic(event.access)) return;
+  if (from_other_block(cell.write_time)) {
+    if (event.in_shared || sees_other_blocks_) return;
+    fail(FaultKind::kRace, place(event.place),
+         describe(event) + " is not ordered with a write by another block", place(cell.write_place));
+  }
+  if (cell.writer == event.fiber->linear) return;
+  if (ordered(event, cell.writer / kWarpLanes, cell.write_time)) return;
+  fail(FaultKind::kRace, place(event.place),
+       describe(event) + " is not ordered after the write by " +
+           event.fiber->worker->fibers[cell.writer]->describe(),
+       place(cell.write_place));
+}
+
+void Checker::check_after_reads(const Event& event, const Cell& cell) {
+  bool other_block = from_other_block(std::max(cell.read_time[0], cell.read_time[1])) ||
+                     (cell.other_block_read && cell.read_time[0] > launch_begin_);
+  if (other_block && !event.in_shared && !sees_other_blocks_) {
+    fail(FaultKind::kRace, place(event.place),
+         describe(event) + " is not ordered with a read by another block", place(cell.read_place));
+  }
+  for (unsigned i = 0; i < 2; i++) {
+    if (cell.read_time[i] <= block_begin_) continue;
+    unsigned warp = i == 0 ? cell.reader_warp_0 : cell.reader_warp_1;
+    uint32_t others = cell.read_lanes[i];
+    if (warp == event.fiber->warp) others &= ~(1u << event.fiber->lane);
+    if (!others || ordered(event, warp, cell.read_time[i])) continue;
+    const Fiber* reader = event.fiber->worker->fiber(warp, unsigned(__builtin_ctz(others)));
+    fail(FaultKind::kRace, place(event.place),
+         describe(event) + " is not ordered after the read by " + reader->describe(),
+         place(cell.read_place));
+  }
+}
+
+void Checker::record_write(const Event& event, Cell& cell, uint16_t bytes) {
+  cell.write_time = event.clock->now;
+  cell.write_place = event.place;
+  cell.writer = uint16_t(event.fiber->linear) & 0x3ff;
+  cell.write_is_atomic = is_atomic(event.access);
+  cell.write_bytes = bytes & 0xf;
+  cell.read_bytes = 0;
+}
+
+// Slot 0 holds the warp that read last.
+void Checker::record_read(const Event& event, Cell& cell, uint16_t bytes) {
+  bool fresh = cell.read_bytes == bytes && cell.read_time[0] > block_begin_;
+  if (!fresh) {
+    bool in_launch = cell.read_bytes && cell.read_time[0] > launch_begin_;
+    cell.other_block_read =
+        in_launch && (from_other_block(cell.read_time[0]) || cell.other_block_read);
+    cell.read_bytes = bytes & 0xf;
+    cell.read_time[0] = cell.read_time[1] = 0;
+    cell.read_lanes[0] = cell.read_lanes[1] = 0;
+  } else if (cell.reader_warp_0 != event.fiber->warp) {
+    std::swap(cell.read_time[0], cell.read_time[1]);
+    std::swap(cell.read_lanes[0], cell.read_lanes[1]);
+    uint16_t previous = cell.reader_warp_0;
+    cell.reader_warp_0 = cell.reader_warp_1;
+    cell.reader_warp_1 = previous & 0x1f;
+  }
+  bool same_time = cell.reader_warp_0 == event.fiber->warp && cell.read_time[0] == event.clock->now;
+  cell.reader_warp_0 = event.fiber->warp & 0x1f;
+  cell.read_time[0] = event.clock->now;
+  cell.read_lanes[0] = (same_time ? cell.read_lanes[0] : 0) | 1u << event.fiber->lane;
+  cell.read_place = event.place;
+}
+
+}  // namespace simt

@@ -1,0 +1,106 @@
+// Judges every access to memory: bounds, alignment, initialisation, copies in flight, and races.
+//
+// Races are found by the order of happens-before, not by their effect. Time is one counter for the process. Each warp
+// has a `now`, which its accesses are stamped with and which moves on whenever it releases something to others, and it
+// knows up to which time of each warp, its own included, it has `seen` everything. An access is ordered after an
+// earlier one of warp w at time t if it is by the same thread, if seen[w] >= t, or if t <= `settled`, the time of the
+// last barrier of the whole block.
+//
+//   __syncthreads          settles everything
+//   __syncwarp             seen[own] = now
+//   bar, mbarrier: arrive  the barrier's clock takes over what the warp has seen, and its now
+//                  wait    the warp takes over the barrier's clock
+//
+// Clocks are kept per warp, not per thread: an arrival of one lane vouches for all 32.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "check/shadow.h"
+#include "fault.h"
+#include "simt/runtime.h"
+
+namespace simt {
+
+struct Fiber;
+struct LoadedLibrary;
+struct Worker;
+
+struct WarpClock {
+  Time now;
+  Time seen[32];
+};
+
+struct ReleaseClock {
+  Time seen[32];
+};
+
+enum class Access { kRead, kWrite, kAtomicRead, kAtomicStore, kAtomicUpdate };
+
+class Checker {
+ public:
+  static constexpr bool kEnabled = true;
+
+  Checker();
+
+  // Whether there has been a launch in this process.
+  static bool has_launched() { return has_launched_.load(std::memory_order_relaxed); }
+
+  void begin_launch(Worker& worker, const LoadedLibrary& library);
+  void end_launch();
+  void begin_block(Worker& worker);
+  // Something other than endless computing happened.
+  void made_progress() { steps_ = 0; }
+  // Counts a step of a thread, that is a basic block.
+  void step(Fiber* fiber, uintptr_t instruction);
+
+  void order_block(Worker& worker);
+  void order_warp(WarpClock& warp, unsigned index);
+  void release(WarpClock& warp, unsigned index, ReleaseClock& clock);
+  void acquire(WarpClock& warp, const ReleaseClock& clock);
+
+  // Accesses that the emulator makes on behalf of a thread.
+  void read(Fiber* fiber, const void* from, size_t bytes, loc_t loc);
+  void write(Fiber* fiber, void* to, size_t bytes, loc_t loc);
+  void in_flight(Fiber* fiber, void* to, size_t bytes);
+  void landed(Fiber* fiber, void* to, size_t bytes);
+  // An access that an instruction of a kernel makes.
+  void access(Fiber* fiber, uintptr_t address, size_t bytes, Access access, uintptr_t instruction);
+
+  Place place(PlaceId id) const;
+
+ private:
+  struct Event;  // an access being judged
+
+  void judge(const Event& event);
+  const Shadow* find_shadow(const Event& event);
+  void check_states(const Event& event, const Shadow& shadow);
+  [[noreturn]] void fail_state(const Event& event, const Shadow& shadow, size_t offset);
+  void judge_cell(const Event& event, Cell& cell, uint16_t bytes);
+  void check_after_write(const Event& event, const Cell& cell);
+  void check_after_reads(const Event& event, const Cell& cell);
+  void record_read(const Event& event, Cell& cell, uint16_t bytes);
+  void record_write(const Event& event, Cell& cell, uint16_t bytes);
+  bool from_other_block(Time time) const { return time > launch_begin_ && time <= block_begin_; }
+  bool ordered(const Event& event, unsigned warp, Time time) const;
+  PlaceId id_of(loc_t loc);
+  std::string describe(const Event& event) const;
+  std::string describe(uintptr_t address) const;
+
+  static inline std::atomic<bool> has_launched_{false};
+
+  Shadow dynamic_shared_, static_shared_;
+  size_t static_capacity_ = 0;
+  const LoadedLibrary* library_ = nullptr;
+  Time launch_begin_ = 0, block_begin_ = 0, settled_ = 0;
+  uint32_t clock_generation_ = 0;
+  // Set once a thread has executed a fence and then an atomic: it has learned that other blocks are done.
+  bool sees_other_blocks_ = false;
+  uint64_t steps_ = 0;
+  std::vector<loc_t> places_;
+};
+
+}  // namespace simt

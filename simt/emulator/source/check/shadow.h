@@ -1,0 +1,70 @@
+// Shadow memory: for every byte whether it may be read, for every word who accessed it last.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace simt {
+
+enum class ByteState : uint8_t {
+  kUnallocated,  // what fresh pages hold
+  kUninitialised,
+  kInitialised,
+  kInFlight,  // the destination of an asynchronous copy
+  kFreed,
+};
+
+// A point in the order of accesses; see access_checker.h.
+using Time = uint32_t;
+
+// A line of a kernel in 32 bits: with the highest bit the index of a known place, else an offset in the library.
+using PlaceId = uint32_t;
+
+inline constexpr size_t kWordBytes = 4;
+
+// The last write to a word and the reads since. Accesses to different bytes of a word share it: the record then is of
+// the later one, so that a race may go unseen but none is made up.
+struct Cell {
+  Time write_time;
+  PlaceId write_place;
+  uint16_t writer : 10;  // thread of the block
+  uint16_t write_is_atomic : 1;
+  uint16_t write_bytes : 4;  // of the word, a bit each
+  uint16_t reader_warp_0 : 5;
+  uint16_t reader_warp_1 : 5;
+  uint16_t read_bytes : 4;
+  uint16_t other_block_read : 1;  // another block of the launch did before the readers below
+  PlaceId read_place;
+  Time read_time[2];       // of the two warps that read it last
+  uint32_t read_lanes[2];  // of each
+};
+static_assert(sizeof(Cell) == 32);
+
+// Shadow of one range of memory.
+struct Shadow {
+  uintptr_t begin = 0;
+  size_t bytes = 0;
+  uint8_t* states = nullptr;
+  Cell* cells = nullptr;
+
+  // Reserves shadow for `capacity` bytes; `begin` and `bytes` are set apart.
+  void reserve(size_t capacity);
+  void release_cells(size_t first_byte, size_t byte_count);
+  bool contains(uintptr_t address) const { return address - begin < bytes; }
+  size_t offset(uintptr_t address) const { return address - begin; }
+  void set(size_t offset, size_t count, ByteState state);
+  // The first of `count` bytes whose state is not `state`, or `count`.
+  size_t first_other(size_t offset, size_t count, ByteState state) const;
+};
+
+// Device memory's shadow, shared by all workers.
+namespace shadow {
+Shadow& device();
+void allocated(uintptr_t address, size_t bytes);
+void freed(uintptr_t address, size_t bytes);
+void initialised(uintptr_t address, size_t bytes);
+void copied(uintptr_t to, uintptr_t from, size_t bytes);
+size_t initialised_prefix(uintptr_t address, size_t bytes);
+}  // namespace shadow
+
+}  // namespace simt

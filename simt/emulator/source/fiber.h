@@ -1,0 +1,65 @@
+// A fiber: a CUDA thread with a stack of its own, which runs until it waits for others.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "simt/runtime.h"
+#include "simt/thread.h"
+
+namespace simt {
+
+enum class Status : uint8_t { kReady, kAtBarrier, kAtCollective, kAtMbarrier, kDone };
+
+// A cp.async that has not landed.
+struct PendingCopy {
+  uint32_t to;  // shared address
+  const char* source;
+  uint32_t bytes, source_bytes;
+  uint32_t group;
+};
+
+struct alignas(64) Fiber : Thread {
+  void* stack_pointer;  // while it does not run
+  Status status;
+  bool fenced;              // has executed __threadfence in this block
+  Collective collective;    // the one it waits in, with its mask
+  unsigned mask;
+  uint32_t mbarrier;        // the shared address it waits at
+  uint32_t copy_group;      // cp.async groups committed so far
+  loc_t place;              // where it last called the emulator
+  std::vector<PendingCopy> copies;
+
+  uintptr_t stack() const { return reinterpret_cast<uintptr_t>(this) & ~(kStackBytes - 1); }
+  bool owns(uintptr_t address) const { return address - stack() < kStackBytes; }
+  std::string describe() const;
+};
+static_assert(sizeof(Fiber) <= kRecordBytes);
+
+inline Fiber* current_fiber() { return static_cast<Fiber*>(current()); }
+
+// The stacks of a worker, with a guard page at the low end of each.
+class Stacks {
+ public:
+  Stacks() = default;
+  Stacks(const Stacks&) = delete;
+  Stacks& operator=(const Stacks&) = delete;
+  ~Stacks();
+
+  // Makes room for `count` fibers; those that exist keep their place.
+  void grow(unsigned count);
+  Fiber* operator[](unsigned index) const { return fibers_[index]; }
+  // The fiber whose stack holds `address`, or null.
+  Fiber* owner(uintptr_t address) const;
+
+ private:
+  std::vector<Fiber*> fibers_;
+  std::vector<void*> mappings_;
+};
+
+// Makes `fiber` start in `entry` when it is first switched to.
+void prepare(Fiber* fiber, void (*entry)());
+// Leaves the running context, whose stack pointer goes to *save, for the one whose stack pointer is `to`.
+extern "C" void simt_switch(void** save, void* to);
+
+}  // namespace simt

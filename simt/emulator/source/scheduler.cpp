@@ -1,0 +1,217 @@
+// Which fiber runs next, and what happens when none can.
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "worker.h"
+
+namespace simt {
+namespace {
+
+// So many turns in a row in which threads only yield: what they wait for will not come.
+constexpr uint64_t kMaxIdleYields = 1 << 20;
+
+// The first set bit of `bits` != 0 after `from`, going up and round.
+unsigned next_above(uint32_t bits, unsigned from) {
+  uint32_t above = from < 31 ? bits & (~0u << (from + 1)) : 0;
+  return unsigned(__builtin_ctz(above ? above : bits));
+}
+
+// The first set bit before `from`, going down and round.
+unsigned next_below(uint32_t bits, unsigned from) {
+  uint32_t below = bits & ((1u << from) - 1);
+  return 31 - unsigned(__builtin_clz(below ? below : bits));
+}
+
+unsigned any_bit(uint32_t bits, Random& random) {
+  for (uint32_t skip = random.below(uint32_t(__builtin_popcount(bits))); skip; skip--) bits &= bits - 1;
+  return unsigned(__builtin_ctz(bits));
+}
+
+// The ready fiber that runs after lane `lane` of warp `warp`, or null.
+Fiber* pick(Worker& worker, unsigned warp, unsigned lane) {
+  if (!worker.ready_warps) return nullptr;
+  switch (worker.schedule) {
+    case Schedule::kForward:
+      if (!worker.warps[warp].ready) warp = next_above(worker.ready_warps, warp);
+      return worker.fiber(warp, next_above(worker.warps[warp].ready, lane));
+    case Schedule::kReverse:
+      if (!worker.warps[warp].ready) warp = next_below(worker.ready_warps, warp);
+      return worker.fiber(warp, next_below(worker.warps[warp].ready, lane));
+    case Schedule::kRandom:
+      break;
+  }
+  warp = any_bit(worker.ready_warps, worker.schedule_random);
+  return worker.fiber(warp, any_bit(worker.warps[warp].ready, worker.schedule_random));
+}
+
+void make_unready(Fiber* fiber, Status status) {
+  fiber->status = status;
+  Worker& worker = *fiber->worker;
+  Warp& warp = worker.warps[fiber->warp];
+  warp.ready &= ~(1u << fiber->lane);
+  if (!warp.ready) worker.ready_warps &= ~(1u << fiber->warp);
+}
+
+void switch_to(Fiber* from, Fiber* to) {
+  from->worker->stats.switches++;
+  from->worker->checker.made_progress();
+  simt_switch(&from->stack_pointer, to->stack_pointer);
+}
+
+[[noreturn]] void leave_for_host(Fiber* fiber) {
+  simt_switch(&fiber->stack_pointer, fiber->worker->host_stack_pointer);
+  __builtin_unreachable();
+}
+
+const char* verb(Status status) {
+  switch (status) {
+    case Status::kAtBarrier:
+      return "wait at the barrier";
+    case Status::kAtCollective:
+      return "wait in the warp collective";
+    case Status::kAtMbarrier:
+      return "wait at the mbarrier";
+    default:
+      return "are";
+  }
+}
+
+// What every thread of the block waits for, grouped by place.
+std::string describe_waiting(const Worker& worker) {
+  struct Group {
+    unsigned threads = 0;
+    const Fiber* first = nullptr;
+  };
+  std::map<std::string, Group> groups;
+  for (unsigned i = 0; i < worker.threads; i++) {
+    const Fiber* fiber = worker.fibers[i];
+    if (fiber->status == Status::kDone) continue;
+    std::string what = format("%s of %s:%u", verb(fiber->status), fiber->place.file_name(),
+                              unsigned(fiber->place.line()));
+    if (fiber->status == Status::kAtCollective) {
+      const Warp& warp = worker.warps[fiber->warp];
+      what += format(" with mask 0x%08x (arrived 0x%08x)", fiber->mask, warp.arrived);
+    }
+    Group& group = groups[what];
+    if (!group.threads++) group.first = fiber;
+  }
+  std::string text;
+  for (const auto& [what, group] : groups) {
+    text += format("; %u %s, the first of them %s", group.threads, what.c_str(),
+                   group.first->describe().c_str());
+  }
+  if (worker.live < worker.threads) text += format("; %u have exited", worker.threads - worker.live);
+  return text;
+}
+
+// Runs the next ready fiber; `fiber` itself is not ready.
+void run_next(Fiber* fiber) {
+  Fiber* next = pick(*fiber->worker, fiber->warp, fiber->lane);
+  if (!next) {
+    fail(FaultKind::kDeadlock, fiber->place,
+         "no thread of the block can run" + describe_waiting(*fiber->worker));
+  }
+  switch_to(fiber, next);
+}
+
+[[noreturn]] void exit_thread(Fiber* fiber) {
+  Worker& worker = *fiber->worker;
+  check_no_lane_waits_for(fiber);
+  worker.idle_yields = 0;
+  worker.live--;
+  worker.warps[fiber->warp].live &= ~(1u << fiber->lane);
+  make_unready(fiber, Status::kDone);
+  if (!worker.live) leave_for_host(fiber);
+  release_after_exit(worker);
+  run_next(fiber);
+  __builtin_unreachable();
+}
+
+void fiber_main() {
+  Fiber* fiber = current_fiber();
+  fiber->worker->kernel->invoke(fiber->worker->arguments);
+  exit_thread(fiber);
+}
+
+void prepare_fiber(Worker& worker, unsigned index, uint3 block, dim3 block_size, dim3 grid_size) {
+  Fiber* fiber = worker.fibers[index];
+  fiber->thread_index = {index % block_size.x, index / block_size.x % block_size.y,
+                         index / (block_size.x * block_size.y)};
+  fiber->block_index = block;
+  fiber->block_size = block_size;
+  fiber->grid_size = grid_size;
+  fiber->linear = index;
+  fiber->warp = index / kWarpLanes;
+  fiber->lane = index % kWarpLanes;
+  fiber->worker = &worker;
+  fiber->fenced = false;
+  fiber->copy_group = 0;
+  fiber->copies.clear();
+  fiber->place = loc_t();
+  fiber->status = Status::kReady;
+  prepare(fiber, fiber_main);
+}
+
+void reset_block(Worker& worker) {
+  worker.warp_count = (worker.threads + kWarpLanes - 1) / kWarpLanes;
+  worker.live = worker.threads;
+  worker.ready_warps = uint32_t((uint64_t{1} << worker.warp_count) - 1);
+  worker.idle_yields = 0;
+  worker.mbarriers.clear();
+  for (unsigned w = 0; w < worker.warp_count; w++) {
+    unsigned lanes = std::min(kWarpLanes, worker.threads - w * kWarpLanes);
+    worker.warps[w] = Warp{};
+    worker.warps[w].live = worker.warps[w].ready = uint32_t((uint64_t{1} << lanes) - 1);
+  }
+  for (Barrier& barrier : worker.barriers) barrier = Barrier{};
+  // All ones is NaN in every float format: what was never written shows, in the plain build too.
+  memset(worker.shared.dynamic_begin, 0xff, worker.shared.dynamic_bytes);
+  memset(worker.shared.static_begin, 0xff, worker.shared.static_bytes);
+}
+
+}  // namespace
+
+void run_block(Worker& worker, uint3 block, dim3 block_size, dim3 grid_size) {
+  worker.threads = block_size.x * block_size.y * block_size.z;
+  reset_block(worker);
+  for (unsigned i = 0; i < worker.threads; i++) {
+    prepare_fiber(worker, i, block, block_size, grid_size);
+  }
+  worker.checker.begin_block(worker);
+  // As if the last thread had just run in the forward order, the first in the reverse.
+  bool reverse = worker.schedule == Schedule::kReverse;
+  Fiber* first = pick(worker, reverse ? 0 : worker.warp_count - 1, reverse ? 0 : kWarpLanes - 1);
+  worker.stats.blocks++;
+  simt_switch(&worker.host_stack_pointer, first->stack_pointer);
+}
+
+void wake(Fiber* fiber) {
+  Worker& worker = *fiber->worker;
+  fiber->status = Status::kReady;
+  worker.warps[fiber->warp].ready |= 1u << fiber->lane;
+  worker.ready_warps |= 1u << fiber->warp;
+  worker.idle_yields = 0;
+}
+
+void suspend(Status status) {
+  Fiber* fiber = current_fiber();
+  make_unready(fiber, status);
+  run_next(fiber);
+}
+
+void yield(loc_t loc) {
+  Fiber* fiber = current_fiber();
+  Worker& worker = *fiber->worker;
+  fiber->place = loc;
+  if (++worker.idle_yields > kMaxIdleYields) {
+    fail(FaultKind::kEndless, loc,
+         "waits in a loop for what does not come" + describe_waiting(worker));
+  }
+  Fiber* next = pick(worker, fiber->warp, fiber->lane);
+  if (next != fiber) switch_to(fiber, next);
+}
+
+void abandon_block() { leave_for_host(current_fiber()); }
+
+}  // namespace simt

@@ -1,0 +1,132 @@
+// A worker runs the blocks of one launch at a time, one after another, on the thread of the host that called it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <random>
+#include <vector>
+
+#include "check/checker.h"
+#include "fault.h"
+#include "fiber.h"
+#include "simt/kernel.h"
+
+namespace simt {
+
+inline constexpr unsigned kWarpLanes = 32;
+inline constexpr unsigned kMaxThreads = 1024;
+inline constexpr unsigned kMaxWarps = kMaxThreads / kWarpLanes;
+inline constexpr unsigned kBarriers = 16;
+// What a block of sm_90 may have at most: 227 KiB.
+inline constexpr uint32_t kMaxDynamicShared = 232448;
+
+// The order in which ready threads run. The same numbers as in src/schedule.rs, as for `Copies`.
+enum class Schedule : uint32_t { kForward, kReverse, kRandom };
+// When an asynchronous copy lands: at once, when it is waited for, or either by chance.
+enum class Copies : uint32_t { kEager, kLazy, kRandom };
+
+class Random {
+ public:
+  void seed(uint64_t seed) { state_ = seed * 0x9e3779b97f4a7c15u | 1; }
+  uint32_t next() {  // xorshift64*
+    state_ ^= state_ >> 12;
+    state_ ^= state_ << 25;
+    state_ ^= state_ >> 27;
+    return uint32_t(state_ * 0x2545f4914f6cdd1du >> 32);
+  }
+  uint32_t below(uint32_t bound) { return uint32_t(uint64_t(next()) * bound >> 32); }
+
+ private:
+  uint64_t state_ = 1;
+};
+
+struct Warp {
+  uint32_t live;     // lanes that have not exited
+  uint32_t ready;    // lanes that can run
+  uint32_t arrived;  // lanes that wait in a collective
+  void* payloads[kWarpLanes];
+  WarpClock clock;
+};
+
+// A hardware barrier, 0 to 15.
+struct Barrier {
+  unsigned arrived;
+  unsigned expected;              // threads; 0 for all that are alive (__syncthreads)
+  uint32_t generation;            // completed uses
+  uint32_t waiting[kMaxWarps];    // lanes that wait
+  uint32_t syncing_warps;         // that wait with an explicit count, and so take part in `clock`
+  unsigned count;                 // of true predicates, for __syncthreads_count and its siblings
+  unsigned last_count, last_arrived;
+  ReleaseClock clock;
+};
+
+// An mbarrier's part that is not in its 64 bits of shared memory.
+struct Mbarrier {
+  uint32_t address;
+  ReleaseClock clock;
+};
+
+// Where shared memory lies. The 32-bit window of shared addresses holds the static part, then the dynamic.
+struct SharedMemory {
+  static constexpr uint32_t kStaticBase = 1024;  // so that 0 is not a shared address
+  char* static_begin;
+  uint32_t static_bytes;
+  char* dynamic_begin;
+  uint32_t dynamic_bytes;
+  uint32_t dynamic_base;
+};
+
+struct Stats {
+  uint64_t blocks, switches, collectives, accesses;
+};
+
+struct Worker {
+  Stacks fibers;
+  void* host_stack_pointer;  // of the caller of the launch, while fibers run
+
+  // The launch
+  const Kernel* kernel;
+  void* const* arguments;
+  Schedule schedule;
+  Copies copies;
+  Random schedule_random, copy_random;
+  Stats stats;
+  std::optional<Fault> fault;
+
+  // The block
+  unsigned threads, warp_count, live;
+  uint32_t ready_warps;
+  uint64_t idle_yields;  // since something other than a yield happened
+  Warp warps[kMaxWarps];
+  Barrier barriers[kBarriers];
+  SharedMemory shared;
+  std::vector<Mbarrier> mbarriers;
+
+  Checker checker;
+
+  Fiber* fiber(unsigned warp, unsigned lane) const { return fibers[warp * kWarpLanes + lane]; }
+};
+
+// ---- scheduler.cpp
+
+// Sets up the fibers of a block and runs them to their end, or to a fault.
+void run_block(Worker& worker, uint3 block, dim3 block_size, dim3 grid_size);
+// Makes a waiting fiber ready.
+void wake(Fiber* fiber);
+// Waits with this status until woken. The caller has noted what it waits for.
+void suspend(Status status);
+// Leaves the block for good, with a fault set.
+[[noreturn]] void abandon_block();
+
+// ---- barrier.cpp
+
+// A thread has exited: a barrier of all threads may be complete.
+void release_after_exit(Worker& worker);
+
+// ---- warp.cpp
+
+// Faults if lanes of this fiber's warp wait for it in a collective, for it exits.
+void check_no_lane_waits_for(Fiber* fiber);
+
+}  // namespace simt
