@@ -231,18 +231,24 @@ fn aligned(signature: &Signature, arguments: &[&[u8]]) -> Result<Vec<Value>, Str
 }
 
 fn refused(kernel: &str, message: String) -> Fault {
-    let kernel = kernel.to_owned();
-    Fault { kernel, kind: FaultKind::Launch, message, thread: None, place: None, other_place: None }
+    Fault {
+        kernel: kernel.into(),
+        kind: FaultKind::Launch,
+        message,
+        thread: None,
+        place: None,
+        other_place: None,
+    }
 }
 
 fn import_fault(kernel: &Kernel, raw: &RawFault) -> Fault {
     let place = |raw: &RawPlace| match (raw.line, raw.instruction) {
         (0, 0) => None,
         (0, instruction) => Some(source::line_of(&kernel.path, instruction)),
-        (line, _) => Some(Place { file: text(&raw.file), line }),
+        (line, _) => Some(Place { file: text(&raw.file).into(), line }),
     };
     Fault {
-        kernel: kernel.signature.name.clone(),
+        kernel: kernel.signature.name.as_str().into(),
         kind: FaultKind::from_raw(raw.kind),
         message: text(&raw.message),
         thread: (raw.has_thread != 0).then_some((raw.block, raw.thread)),

@@ -9,7 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct Fault {
     /// The kernel.
-    pub kernel: String,
+    pub kernel: Box<str>,
     /// The sort of fault.
     pub kind: FaultKind,
     /// What happened, in words.
@@ -42,7 +42,7 @@ impl fmt::Display for Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The file, as the compiler was given it.
-    pub file: String,
+    pub file: Box<str>,
     /// The line, from 1; 0 if it is not known.
     pub line: u32,
 }

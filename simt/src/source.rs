@@ -8,7 +8,7 @@ use crate::fault::Place;
 /// The line of the instruction at `offset` in a library, by `addr2line` of the binutils, which come with the compiler.
 /// Of calls that were inlined, the innermost outside of the emulator's own headers counts.
 pub(crate) fn line_of(library: &Path, offset: u64) -> Place {
-    let unknown = || Place { file: format!("{} + {offset:#x}", library.display()), line: 0 };
+    let unknown = || Place { file: format!("{} + {offset:#x}", library.display()).into(), line: 0 };
     let output = Command::new("addr2line").arg("-ie").arg(library).arg(format!("{offset:#x}")).output();
     let Ok(output) = output else { return unknown() };
     let text = String::from_utf8_lossy(&output.stdout);
@@ -21,7 +21,7 @@ pub(crate) fn line_of(library: &Path, offset: u64) -> Place {
 fn parse(frame: &str) -> Option<Place> {
     let (file, rest) = frame.rsplit_once(':')?;
     let line = rest.split_whitespace().next()?.parse().ok()?;
-    Some(Place { file: file.to_owned(), line })
+    Some(Place { file: file.into(), line })
 }
 
 #[cfg(test)]
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn frames_of_addr2line() {
-        let place = |line| Some(Place { file: "/k/a.cu".to_owned(), line });
+        let place = |line| Some(Place { file: "/k/a.cu".into(), line });
         assert_eq!(parse("/k/a.cu:12"), place(12));
         assert_eq!(parse("/k/a.cu:12 (discriminator 3)"), place(12));
         assert_eq!(parse("??:?"), None);
