@@ -34,6 +34,11 @@ impl Rotary {
         self.table.len().checked_div(self.head_size).unwrap_or(0)
     }
 
+    /// The table: [positions, head_size], of each position head_size / 2 cosines, then as many sines.
+    pub fn table(&self) -> &[f32] {
+        &self.table
+    }
+
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
         std::mem::size_of_val(self.table.as_slice())
