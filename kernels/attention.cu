@@ -1,14 +1,19 @@
-// Self-attention of ragged requests, without a mask: row r of a request attends to all rows of the request.
+// Self-attention of ragged requests, without a mask: row r of a request attends to all rows of the
+// request.
 //
-//   qkv      bf16 [T, 3 d], d = heads * HEAD: queries, keys, values side by side; aligned to 16 bytes
+//   qkv      bf16 [T, 3 d], d = heads * HEAD: queries, keys, values side by side; aligned to 16
+//            bytes
 //   offsets  u32 [requests + 1], from 0 up to T: request i has rows [offsets[i], offsets[i + 1])
-//   out      bf16 [T, d], aligned to 4 bytes: sum over keys of softmax(q . k / sqrt(HEAD)) v, head after head
+//   out      bf16 [T, d], aligned to 4 bytes: sum over keys of softmax(q . k / sqrt(HEAD)) v, head
+//            after head
 //
-// Grid (ceil(longest request / 64), heads, requests), 128 threads, 5 * 128 * HEAD bytes of dynamic shared memory. A
-// block has 64 rows of a head of a request; blocks past a request's rows return at once. The kernel's name ends in HEAD.
+// Grid (ceil(longest request / 64), heads, requests), 128 threads, 5 * 128 * HEAD bytes of dynamic
+// shared memory. A block has 64 rows of a head of a request; blocks past a request's rows return at
+// once. The kernel's name ends in HEAD.
 //
-// FLOP 4 n^2 d per request of n rows. Bytes from L2: 4 n d ceil(n / 64), so 32 FLOP a byte. The answer for a request
-// does not depend on what else is in the batch. On sm_90 wgmma with exponentials overlapped has up to twice the rate.
+// FLOP 4 n^2 d per request of n rows. Bytes from L2: 4 n d ceil(n / 64), so 32 FLOP a byte. The
+// answer for a request does not depend on what else is in the batch. On sm_90 wgmma with
+// exponentials overlapped has up to twice the rate.
 #include "flash.cuh"
 
 template <int HEAD>

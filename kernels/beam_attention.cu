@@ -1,20 +1,26 @@
-// Cross-attention of a decoder: every beam of a request attends to all of the request's encoder rows.
+// Cross-attention of a decoder: every beam of a request attends to all of the request's encoder
+// rows.
 //
-//   q         bf16 [requests * beams, d], d = heads * HEAD, aligned to 16 bytes: `beams` rows for each request
-//   kv        bf16: row r has d keys from kv + r * kv_stride on and d values after them; kv_stride a multiple of 8
-//   offsets   u32 [requests + 1]: request i has rows [offsets[i], offsets[i + 1]) of kv, at least one
-//   partials  f32 [units][chunks][HEAD / 8 + 1][128][4], units = requests * heads * ceil(beams / 64): scratch
+//   q         bf16 [requests * beams, d], d = heads * HEAD, aligned to 16 bytes: `beams` rows for
+//             each request
+//   kv        bf16: row r has d keys from kv + r * kv_stride on and d values after them; kv_stride
+//             a multiple of 8
+//   offsets   u32 [requests + 1]: request i has rows [offsets[i], offsets[i + 1]) of kv, at least
+//             one
+//   partials  f32 [units][chunks][HEAD / 8 + 1][128][4], units = requests * heads * ceil(beams /
+//             64): scratch
 //   counters  u32 [units]: zeros before the first launch, and again after each
 //   out       bf16 [requests * beams, d], aligned to 4 bytes
 //
-// Grid (ceil(beams / 64) * chunks, heads, requests), 128 threads, 5 * 128 * HEAD bytes of dynamic shared memory, with
-// chunks = ceil(most keys of a request / 256). The kernel's name ends in HEAD.
+// Grid (ceil(beams / 64) * chunks, heads, requests), 128 threads, 5 * 128 * HEAD bytes of dynamic
+// shared memory, with chunks = ceil(most keys of a request / 256). The kernel's name ends in HEAD.
 //
-// A block has 64 beams, one head and 256 keys of one request. Blocks of a unit write their running maximum, sum and
-// values; the one that ends last joins them from the first chunk up. So the split and the order depend on the request's
-// number of keys alone, not on the batch, and there is one launch. Rows past a request's beams may hold anything: rows do
-// not meet. FLOP 4 beams n d per request; bytes: 4 n d of keys and values per 64 beams, so 64 FLOP a byte at most, and
-// 512 HEAD + 2048 per block for the partial sums.
+// A block has 64 beams, one head and 256 keys of one request. Blocks of a unit write their running
+// maximum, sum and values; the one that ends last joins them from the first chunk up. So the split
+// and the order depend on the request's number of keys alone, not on the batch, and there is one
+// launch. Rows past a request's beams may hold anything: rows do not meet. FLOP 4 beams n d per
+// request; bytes: 4 n d of keys and values per 64 beams, so 64 FLOP a byte at most, and 512 HEAD +
+// 2048 per block for the partial sums.
 #include "flash.cuh"
 
 constexpr unsigned CHUNK_KEYS = 256;
@@ -39,7 +45,8 @@ PTX_FN void write_partial(float4* to, const Flash<HEAD>& flash) {
       make_float4(flash.max[0], flash.max[1], flash.sum[0], flash.sum[1]);
 }
 
-// Whether this block is the last of `count` to arrive at `counter`; then it sees what the others wrote.
+// Whether this block is the last of `count` to arrive at `counter`; then it sees what the others
+// wrote.
 PTX_FN bool arrives_last(unsigned* counter, unsigned count) {
   __shared__ bool last;
   __threadfence();
@@ -81,10 +88,9 @@ PTX_FN void join_partials(const float4* from, unsigned count, Flash<HEAD>& flash
 }
 
 template <int HEAD>
-PTX_FN void beam_attention(const __nv_bfloat16* q, const __nv_bfloat16* kv,
-                           const unsigned* offsets, float4* partials, unsigned* counters,
-                           __nv_bfloat16* out, unsigned beams, unsigned kv_stride,
-                           unsigned chunks) {
+PTX_FN void beam_attention(const __nv_bfloat16* q, const __nv_bfloat16* kv, const unsigned* offsets,
+                           float4* partials, unsigned* counters, __nv_bfloat16* out, unsigned beams,
+                           unsigned kv_stride, unsigned chunks) {
   const unsigned request = blockIdx.z, head = blockIdx.y;
   const unsigned tile = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
   const unsigned first = offsets[request], keys = offsets[request + 1] - first;

@@ -1,20 +1,28 @@
-// Self-attention of decoder rows over their own past, all at one position t, in a cache that is only appended to.
+// Self-attention of decoder rows over their own past, all at one position t, in a cache that is
+// only appended to.
 //
-//   qkv        f32 [rows, 3 d], d = heads * HEAD, rows = requests * beams: the newest queries, keys and values
+//   qkv        f32 [rows, 3 d], d = heads * HEAD, rows = requests * beams: the newest queries, keys
+//              and values
 //   keys       f32 [positions][rows][d]: positions 0 .. t - 1 are read, position t is written
 //   values     the same
-//   ancestors  u32 [rows][positions]: the row of its request, 0 .. beams - 1, that ran this row's prefix at an earlier
-//              position; entries from t on are not read. Null: every row is its own ancestor
-//   newest     u32 [1]: t, in device memory so that a captured launch can be replayed for every position
-//   out        bf16 [rows, d]: sum over positions 0 .. t of softmax(q . k / sqrt(HEAD)) v; all arrays aligned to 16 bytes
+//   ancestors  u32 [rows][positions]: the row of its request, 0 .. beams - 1, that ran this row's
+//              prefix at an earlier position; entries from t on are not read. Null: every row is
+//              its
+//              own ancestor
+//   newest     u32 [1]: t, in device memory so that a captured launch can be replayed for every
+//              position
+//   out        bf16 [rows, d]: sum over positions 0 .. t of softmax(q . k / sqrt(HEAD)) v; all
+//              arrays aligned to 16 bytes
 //
-// Beams that share a prefix share its entries, so nothing is copied when they are reordered. A row takes its own newest
-// key and value from qkv and stores them in its own slot of position t: rows of one launch do not meet.
+// Beams that share a prefix share its entries, so nothing is copied when they are reordered. A row
+// takes its own newest key and value from qkv and stores them in its own slot of position t: rows
+// of one launch do not meet.
 //
-// Grid (ceil(rows * heads / 4)), 128 threads: a warp a row and head; the kernel's name ends in HEAD. All in f32.
-// Up to 32 positions at a time: for the scores a lane has a position and adds four sums of products, dimensions from 0
-// up; for the values a lane has HEAD / 32 dimensions and adds positions from 0 up. Bytes 8 (t + 1) d per row, mostly from
-// L2 as beams share them; FLOP 4 (t + 1) d. Made for short pasts: tens of positions.
+// Grid (ceil(rows * heads / 4)), 128 threads: a warp a row and head; the kernel's name ends in
+// HEAD. All in f32. Up to 32 positions at a time: for the scores a lane has a position and adds
+// four sums of products, dimensions from 0 up; for the values a lane has HEAD / 32 dimensions and
+// adds positions from 0 up. Bytes 8 (t + 1) d per row, mostly from L2 as beams share them; FLOP 4
+// (t + 1) d. Made for short pasts: tens of positions.
 #include "softmax.cuh"
 #include "warp.cuh"
 
@@ -130,8 +138,7 @@ extern "C" __global__ void __launch_bounds__(SELF_WARPS * 32)
                            const unsigned* __restrict__ ancestors,
                            const unsigned* __restrict__ newest, __nv_bfloat16* __restrict__ out,
                            unsigned rows, unsigned heads, unsigned beams, unsigned positions) {
-  beam_self_attention<32>(qkv, keys, values, ancestors, newest, out, rows, heads, beams,
-                          positions);
+  beam_self_attention<32>(qkv, keys, values, ancestors, newest, out, rows, heads, beams, positions);
 }
 
 extern "C" __global__ void __launch_bounds__(SELF_WARPS * 32)
@@ -139,8 +146,7 @@ extern "C" __global__ void __launch_bounds__(SELF_WARPS * 32)
                            const unsigned* __restrict__ ancestors,
                            const unsigned* __restrict__ newest, __nv_bfloat16* __restrict__ out,
                            unsigned rows, unsigned heads, unsigned beams, unsigned positions) {
-  beam_self_attention<64>(qkv, keys, values, ancestors, newest, out, rows, heads, beams,
-                          positions);
+  beam_self_attention<64>(qkv, keys, values, ancestors, newest, out, rows, heads, beams, positions);
 }
 
 extern "C" __global__ void __launch_bounds__(SELF_WARPS * 32)

@@ -2,10 +2,12 @@
 //
 //   table          bf16 [V, d], token u32 [t], each below V
 //   features       bf16 [all sizes, d]: every feature's table, one below the other
-//   feature_start  u32 [t + 1], feature_row u32 [feature_start[t]]: the rows of `features` that token t adds
+//   feature_start  u32 [t + 1], feature_row u32 [feature_start[t]]: the rows of `features` that
+//                  token t adds
 //   x              f32 [t, d]; d even
 //
-// Grid (ceil(t / 8)), 256 threads: a warp a token. 2 d bytes in for each row taken, 4 d out; no FLOP worth counting.
+// Grid (ceil(t / 8)), 256 threads: a warp a token. 2 d bytes in for each row taken, 4 d out; no
+// FLOP worth counting.
 #include "ptx.cuh"
 
 constexpr int EMBED_WARPS = 8;
@@ -28,8 +30,7 @@ extern "C" __global__ void __launch_bounds__(EMBED_WARPS * 32)
 }
 
 extern "C" __global__ void __launch_bounds__(EMBED_WARPS * 32)
-    embed_with_features(const __nv_bfloat16* __restrict__ table,
-                        const unsigned* __restrict__ token,
+    embed_with_features(const __nv_bfloat16* __restrict__ table, const unsigned* __restrict__ token,
                         const __nv_bfloat16* __restrict__ features,
                         const unsigned* __restrict__ feature_start,
                         const unsigned* __restrict__ feature_row, float* __restrict__ x,

@@ -1,10 +1,13 @@
-// Attention of 64 query rows over a run of keys, one head: the core of attention.cu and beam_attention.cu.
+// Attention of 64 query rows over a run of keys, one head: the core of attention.cu and
+// beam_attention.cu.
 //
-// Four warps have 16 query rows each, in fragments. Keys and values come in tiles of 64 rows through two stages of
-// cp.async, so that a tile is copied while the one before is met. Softmax is online: a running maximum, sums that are
-// rescaled when it grows. Scores and sums are f32; the weights are rounded to bf16 for their product with the values.
+// Four warps have 16 query rows each, in fragments. Keys and values come in tiles of 64 rows
+// through two stages of cp.async, so that a tile is copied while the one before is met. Softmax is
+// online: a running maximum, sums that are rescaled when it grows. Scores and sums are f32; the
+// weights are rounded to bf16 for their product with the values.
 //
-// A row's result depends on its query and on the keys in their order, tile by tile from the first: on nothing else.
+// A row's result depends on its query and on the keys in their order, tile by tile from the first:
+// on nothing else.
 #pragma once
 
 #include "softmax.cuh"
@@ -12,8 +15,9 @@
 constexpr int FLASH_ROWS = 64;
 constexpr int FLASH_THREADS = 128;
 
-// A tile of 64 rows of HEAD columns. 64 columns or less: rows of HEAD * 2 bytes one after the other; 128: two tiles of
-// 64 columns. The 16-byte chunks of a row are permuted so that eight rows of one chunk lie in different banks.
+// A tile of 64 rows of HEAD columns. 64 columns or less: rows of HEAD * 2 bytes one after the
+// other; 128: two tiles of 64 columns. The 16-byte chunks of a row are permuted so that eight rows
+// of one chunk lie in different banks.
 template <int HEAD>
 struct HeadTile {
   static constexpr int CHUNKS = HEAD / 8;
@@ -25,7 +29,8 @@ struct HeadTile {
     return tile + (chunk >> 3) * (FLASH_ROWS * 128) + row * 128 + (((chunk & 7) ^ (row & 7)) << 4);
   }
 
-  // Starts the copy of rows [row0, row0 + 64) of `source`, `stride` elements apart; rows from `rows` on become zero.
+  // Starts the copy of rows [row0, row0 + 64) of `source`, `stride` elements apart; rows from
+  // `rows` on become zero.
   PTX_FN static void load(uint32_t tile, const __nv_bfloat16* source, size_t stride, unsigned row0,
                           unsigned rows) {
 #pragma unroll
@@ -43,18 +48,19 @@ struct HeadTile {
 template <int HEAD>
 constexpr int FLASH_BYTES = 5 * HeadTile<HEAD>::BYTES;
 
-// A warp's rows. A lane has rows lane / 4 and lane / 4 + 8 of its warp's 16, in fragments as mma_bf16 has them.
+// A warp's rows. A lane has rows lane / 4 and lane / 4 + 8 of its warp's 16, in fragments as
+// mma_bf16 has them.
 template <int HEAD>
 struct Flash {
   using Tile = HeadTile<HEAD>;
   static constexpr float SCALE = SCORE_SCALE<HEAD>;
 
-  float out[HEAD / 8][4] = {};                // sums of weight * value
-  float max[2] = {-INFINITY, -INFINITY};      // largest score * SCALE so far
-  float sum[2] = {0, 0};                      // this lane's share of the sum of weights
+  float out[HEAD / 8][4] = {};            // sums of weight * value
+  float max[2] = {-INFINITY, -INFINITY};  // largest score * SCALE so far
+  float sum[2] = {0, 0};                  // this lane's share of the sum of weights
 
-  // Attends rows [row0, row0 + 64) of the `q_rows` of `q` to `keys` > 0 rows of `k` and `v`, which are `kv_stride`
-  // elements apart. `smem` holds FLASH_BYTES<HEAD>.
+  // Attends rows [row0, row0 + 64) of the `q_rows` of `q` to `keys` > 0 rows of `k` and `v`, which
+  // are `kv_stride` elements apart. `smem` holds FLASH_BYTES<HEAD>.
   PTX_FN void run(uint32_t smem, const __nv_bfloat16* q, size_t q_stride, unsigned row0,
                   unsigned q_rows, const __nv_bfloat16* k, const __nv_bfloat16* v, size_t kv_stride,
                   unsigned keys) {
@@ -73,7 +79,8 @@ struct Flash {
     uint32_t queries[HEAD / 16][4];
     for (int tile = 0; tile < tiles; tile++) {
       cp_async_wait<0>();
-      // All threads' copies of this tile are there, and all are done with the stage that is refilled next.
+      // All threads' copies of this tile are there, and all are done with the stage that is
+      // refilled next.
       __syncthreads();
       if (tile + 1 < tiles) load(tile + 1);
       if (tile == 0) {

@@ -3,16 +3,18 @@
 //   x  bf16 [m, k], aligned to 16 bytes      w  bf16 [n, k], aligned to 16 bytes
 //   y  [m, n], aligned to two elements       k  a multiple of 8; m and n any
 //
-// Grid (ceil(n / COLUMNS), ceil(m / 64)). Kernels ending in _64 make tiles of 64 x 64 with 128 threads and 64 KiB of
-// dynamic shared memory, those ending in _128 tiles of 64 x 128 with 256 threads and 72 KiB. Each warp makes 32 x 32 of
-// the tile. 64 columns of k at a time go through a ring of four (_64) or three (_128) stages of cp.async.
+// Grid (ceil(n / COLUMNS), ceil(m / 64)). Kernels ending in _64 make tiles of 64 x 64 with 128
+// threads and 64 KiB of dynamic shared memory, those ending in _128 tiles of 64 x 128 with 256
+// threads and 72 KiB. Each warp makes 32 x 32 of the tile. 64 columns of k at a time go through a
+// ring of four (_64) or three (_128) stages of cp.async.
 //
-// An element is one sequence of mma.m16n8k16 over k from 0 up with an f32 sum. It does not depend on m, n, the tile
-// or the kernel, so _64 and _128 give the same bits.
+// An element is one sequence of mma.m16n8k16 over k from 0 up with an f32 sum. It does not depend
+// on m, n, the tile or the kernel, so _64 and _128 give the same bits.
 //
-// FLOP 2 m n k. Bytes from L2: 2 k (64 + COLUMNS) per tile, so 32 FLOP a byte with _64 and 43 with _128: wide tiles
-// win once there are enough of them to fill the card, narrow ones before. On sm_90 a wgmma kernel has twice the rate;
-// this one is what runs everywhere. One row tile of few columns leaves most of the card idle: the sum over k is never split.
+// FLOP 2 m n k. Bytes from L2: 2 k (64 + COLUMNS) per tile, so 32 FLOP a byte with _64 and 43 with
+// _128: wide tiles win once there are enough of them to fill the card, narrow ones before. On sm_90
+// a wgmma kernel has twice the rate; this one is what runs everywhere. One row tile of few columns
+// leaves most of the card idle: the sum over k is never split.
 #include "store.cuh"
 #include "tile.cuh"
 
@@ -44,7 +46,8 @@ PTX_FN void linear(const __nv_bfloat16* x, const __nv_bfloat16* w, unsigned m, u
   for (int chunk = 0; chunk < STAGES - 1; chunk++) load(chunk);
   for (int chunk = 0; chunk < chunks; chunk++) {
     cp_async_wait<STAGES - 2>();
-    // All threads' copies of this chunk are there, and all are done with the stage that is refilled next.
+    // All threads' copies of this chunk are there, and all are done with the stage that is refilled
+    // next.
     __syncthreads();
     load(chunk + STAGES - 1);
     const uint32_t stage = ring + chunk % STAGES * STAGE_BYTES;

@@ -1,24 +1,28 @@
-// y = rotary(rms_norm(x) W^T): the projections that follow a norm, with the rotary embedding of queries and keys.
+// y = rotary(rms_norm(x) W^T): the projections that follow a norm, with the rotary embedding of
+// queries and keys.
 //
 //   x       f32 [m, d], d a multiple of 8, at most 1024; aligned to 8 bytes
 //   weight  f32 [d], of the norm; null: x is not normed
 //   w       bf16 [n, d], aligned to 16 bytes
 //   angles  f32 [positions, head_size]: of each position head_size / 2 cosines, then as many sines
-//   position  u32; row r stands at position[r * position_stride], so stride 0 gives all rows one position
+//   position  u32; row r stands at position[r * position_stride], so stride 0 gives all rows one
+//             position
 //   normed  f32 [m, d] or null: takes the normed rows before they are rounded
 //   y       [m, n], f32 or bf16, aligned to two elements
 //
-// The first `rotated` columns of y are heads of 16 << head_shift + 1 columns, whose pairs (i, i + head_size / 2) turn by
-// the row's angles. If rotated > 0, it and n are whole heads; head_shift is 0, 1 or 2 (32, 64 or 128) and 0 where nothing
-// turns.
+// The first `rotated` columns of y are heads of 32 << head_shift columns, whose pairs (i, i +
+// head_size / 2) turn by the row's angles. If rotated > 0, it and n are whole heads; head_shift is
+// 0, 1 or 2 (32, 64 or 128) and 0 where nothing turns.
 //
-// Grid, shared memory and the order of the sums: see norm_product.cuh; _64 and _128 are its COLUMNS and give the same bits.
-// FLOP 2 m n d. Bytes from L2 per block: 256 d for the rows (read twice), 2 d per weight row. A block makes as many
-// tiles of weights as the launch says: many save norms where m is large, one where few rows leave the card idle.
+// Grid, shared memory and the order of the sums: see norm_product.cuh; _64 and _128 are its COLUMNS
+// and give the same bits. FLOP 2 m n d. Bytes from L2 per block: 256 d for the rows (read twice), 2
+// d per weight row. A block makes as many tiles of weights as the launch says: many save norms
+// where m is large, one where few rows leave the card idle.
 #include "norm_product.cuh"
 #include "store.cuh"
 
-// Slots in which the two halves of each head of 32 << shift columns lie 16 apart; shift 0 changes no order.
+// Slots in which the two halves of each head of 32 << shift columns lie 16 apart; shift 0 changes
+// no order.
 struct HeadSlots {
   unsigned shift;
 
@@ -48,17 +52,16 @@ template <int COLUMNS, class Store>
 PTX_FN void norm_linear(const NormedRows& rows, const __nv_bfloat16* w, Store store, unsigned n,
                         Rotary rotary, unsigned tiles_per_block) {
   const HeadSlots column_of{rotary.shift};
-  norm_product<COLUMNS>(
-      rows, w, n, tiles_per_block, column_of,
-      [=](unsigned row, unsigned slot, float a, float b, float c, float d) {
-        const unsigned low = column_of(slot), high = column_of(slot + 16);
-        if (low < rotary.rotated) {
-          rotary.turn(row, low, a, c);
-          rotary.turn(row, low + 1, b, d);
-        }
-        store_pair(store, row, n, low, a, b);
-        store_pair(store, row, n, high, c, d);
-      });
+  norm_product<COLUMNS>(rows, w, n, tiles_per_block, column_of,
+                        [=](unsigned row, unsigned slot, float a, float b, float c, float d) {
+                          const unsigned low = column_of(slot), high = column_of(slot + 16);
+                          if (low < rotary.rotated) {
+                            rotary.turn(row, low, a, c);
+                            rotary.turn(row, low + 1, b, d);
+                          }
+                          store_pair(store, row, n, low, a, b);
+                          store_pair(store, row, n, high, c, d);
+                        });
 }
 
 extern "C" __global__ void __launch_bounds__(NORM_THREADS)
@@ -99,8 +102,8 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
                          const __nv_bfloat16* __restrict__ w, const float* __restrict__ angles,
                          const unsigned* __restrict__ position, float* __restrict__ normed,
                          __nv_bfloat16* __restrict__ y, unsigned m, unsigned n, unsigned d,
-                         float eps, unsigned rotated, unsigned head_shift,
-                         unsigned position_stride, unsigned tiles_per_block) {
+                         float eps, unsigned rotated, unsigned head_shift, unsigned position_stride,
+                         unsigned tiles_per_block) {
   norm_linear<128>({x, weight, normed, m, d, eps}, w, StoreBf16{y}, n,
                    {angles, position, position_stride, rotated, head_shift}, tiles_per_block);
 }

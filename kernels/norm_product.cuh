@@ -1,17 +1,21 @@
-// RMSNorm and a product with the normed rows in one kernel: the core of norm_linear.cu and swiglu.cu.
+// RMSNorm and a product with the normed rows in one kernel: the core of norm_linear.cu and
+// swiglu.cu.
 //
-// A block norms 64 rows of x, rounds them to bf16 and keeps them in shared memory. The weights' rows stream past them
-// through a ring of cp.async, in tiles of COLUMNS (64 or 128) rows, as many tiles as the launch gives a block.
+// A block norms 64 rows of x, rounds them to bf16 and keeps them in shared memory. The weights'
+// rows stream past them through a ring of cp.async, in tiles of COLUMNS (64 or 128) rows, as many
+// tiles as the launch gives a block.
 //
-// The weights' rows are taken in slots. 32 slots are two runs of 16; the warp that has them holds the sums of slots i
-// and i + 16 in the same thread, so that an epilogue can join the two: `row_of(slot)` says which row of the weights
-// stands there, and for each such pair of neighbouring slots `finish(row, slot, s[slot], s[slot + 1], s[slot + 16],
-// s[slot + 17])` is called, slot even. It is called for every row below m and every slot, also those past the end.
+// The weights' rows are taken in slots. 32 slots are two runs of 16; the warp that has them holds
+// the sums of slots i and i + 16 in the same thread, so that an epilogue can join the two:
+// `row_of(slot)` says which row of the weights stands there, and for each such pair of neighbouring
+// slots `finish(row, slot, s[slot], s[slot + 1], s[slot + 16], s[slot + 17])` is called, slot even.
+// It is called for every row below m and every slot, also those past the end.
 //
-// Grid (ceil(tiles / tiles_per_block), ceil(m / 64)), 256 threads, dynamic shared memory for 64 rows of d rounded up
-// to 64, plus 32 KiB: 160 KiB for d = 1024, the largest.
+// Grid (ceil(tiles / tiles_per_block), ceil(m / 64)), 256 threads, dynamic shared memory for 64
+// rows of d rounded up to 64, plus 32 KiB: 160 KiB for d = 1024, the largest.
 //
-// An element is one sequence of mma.m16n8k16 over the columns from 0 up, the same for every COLUMNS and grid.
+// An element is one sequence of mma.m16n8k16 over the columns from 0 up, the same for every COLUMNS
+// and grid.
 #pragma once
 
 #include "row_norm.cuh"
@@ -30,8 +34,8 @@ struct NormedRows {
   float eps;
 };
 
-// Norms rows [row0, row0 + 64) into consecutive tiles at `tiles`, 64 columns each. What lies past the rows or columns
-// becomes zero.
+// Norms rows [row0, row0 + 64) into consecutive tiles at `tiles`, 64 columns each. What lies past
+// the rows or columns becomes zero.
 PTX_FN void norm_rows(unsigned char* tiles, const NormedRows& rows, unsigned row0) {
   constexpr int TOGETHER = 4, PER_WARP = NORM_ROWS / (NORM_THREADS / 32);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -96,8 +100,8 @@ PTX_FN void norm_product(const NormedRows& rows, const __nv_bfloat16* w, unsigne
   float sums[BLOCKS][4][4] = {};
   for (int step = 0; step < steps; step++) {
     cp_async_wait<STAGES - 2>();
-    // All threads' copies of this step, and at first their normed rows, are there, and all are done with the stage
-    // that is refilled next.
+    // All threads' copies of this step, and at first their normed rows, are there, and all are done
+    // with the stage that is refilled next.
     __syncthreads();
     load(step + STAGES - 1);
     const int chunk = step % chunks;

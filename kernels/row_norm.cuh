@@ -1,14 +1,16 @@
-// RMSNorm of a row by one warp: the one place that fixes the order of its sum, for all kernels that norm.
+// RMSNorm of a row by one warp: the one place that fixes the order of its sum, for all kernels that
+// norm.
 //
 // Lane l holds columns 64 j + 2 l and 64 j + 2 l + 1, j = 0, 1, ..
 #pragma once
 
 #include "warp.cuh"
 
-// 1 / sqrt(mean(x^2) + eps) of each of ROWS rows of `x` [rows, d], d even; 0 rows past `rows` are read. The rows'
-// loads are in flight together.
+// 1 / sqrt(mean(x^2) + eps) of each of ROWS rows of `x` [rows, d], d even; no row
+// past `rows` is read. The rows' loads are in flight together.
 template <int ROWS>
-PTX_FN void inverse_rms(const float* x, unsigned rows, unsigned d, float eps, float (&scale)[ROWS]) {
+PTX_FN void inverse_rms(const float* x, unsigned rows, unsigned d, float eps,
+                        float (&scale)[ROWS]) {
   const unsigned lane = threadIdx.x & 31;
   float sums[ROWS] = {};
 #pragma unroll 4

@@ -1,7 +1,7 @@
 // What a product does with its sums: stores them as f32 or bf16, or adds them to what is there.
 //
-// `one` takes an element, `two` an element at an even index and its neighbour. A pair is written at once, so the
-// array must be aligned to two elements.
+// `one` takes an element, `two` an element at an even index and its neighbour. A pair is written at
+// once, so the array must be aligned to two elements.
 #pragma once
 
 #include "ptx.cuh"
@@ -32,7 +32,8 @@ struct AddF32 {
   }
 };
 
-// Stores elements `column` (even) and `column + 1` of row `row` of [., n], as far as there are such columns.
+// Stores elements `column` (even) and `column + 1` of row `row` of [., n], as far as there are such
+// columns.
 template <class Store>
 PTX_FN void store_pair(const Store& store, size_t row, unsigned n, unsigned column, float first,
                        float second) {

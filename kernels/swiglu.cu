@@ -1,13 +1,16 @@
-// hidden = silu(h gate^T) * (h up^T), h = rms_norm(x): the first half of the feed-forward layer. silu(z) = z / (1 + e^-z).
+// hidden = silu(h gate^T) * (h up^T), h = rms_norm(x): the first half of the feed-forward layer.
+// silu(z) = z / (1 + e^-z).
 //
 //   x       f32 [m, d], d a multiple of 8, at most 1024; aligned to 8 bytes
 //   weight  f32 [d], of the norm
-//   w       bf16 [2 ffn, d], aligned to 16 bytes: 16 rows of gate, 16 rows of up, 16 rows of gate, ..
+//   w       bf16 [2 ffn, d], aligned to 16 bytes: 16 rows of gate, 16 rows of up, 16 rows of gate,
+//           ..
 //   hidden  bf16 [m, ffn], ffn a multiple of 16, aligned to 4 bytes
 //
-// Gate and up of an element are thus in one thread, and hidden is all that leaves the block. Grid (over 2 ffn slots),
-// shared memory and the order of the sums: see norm_product.cuh; _64 and _128 are its COLUMNS and give the same bits.
-// FLOP 4 m ffn d. Bytes out 2 m ffn instead of 8 m ffn for two products in f32, and no separate norm.
+// Gate and up of an element are thus in one thread, and hidden is all that leaves the block. Grid
+// (over 2 ffn slots), shared memory and the order of the sums: see norm_product.cuh; _64 and _128
+// are its COLUMNS and give the same bits. FLOP 4 m ffn d. Bytes out 2 m ffn instead of 8 m ffn for
+// two products in f32, and no separate norm.
 #include "norm_product.cuh"
 
 // For negative infinity 0, as the limit is.

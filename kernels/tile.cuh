@@ -1,8 +1,8 @@
 // Tiles of bf16 in shared memory, and products of them on the tensor cores.
 //
-// A tile is any number of rows of 64 columns: 128 bytes a row, in eight chunks of 16 bytes. Chunk c of row r stands in
-// place c ^ (r % 8), so that the eight rows that one ldmatrix reads lie in different banks. Tiles start at multiples of
-// 128 bytes.
+// A tile is any number of rows of 64 columns: 128 bytes a row, in eight chunks of 16 bytes. Chunk c
+// of row r stands in place c ^ (r % 8), so that the eight rows that one ldmatrix reads lie in
+// different banks. Tiles start at multiples of 128 bytes.
 #pragma once
 
 #include "ptx.cuh"
@@ -10,14 +10,15 @@
 constexpr int TILE_COLUMNS = 64;
 constexpr int TILE_ROW_BYTES = 128;
 
-// Where chunk `chunk` of row `row` of a tile stands. `tile` is a shared-memory address, or 0 for the offset alone.
+// Where chunk `chunk` of row `row` of a tile stands. `tile` is a shared-memory address, or 0 for
+// the offset alone.
 PTX_FN uint32_t tile_at(uint32_t tile, int row, int chunk) {
   return tile + row * TILE_ROW_BYTES + ((chunk ^ (row & 7)) << 4);
 }
 
-// Starts the copy of columns [k0, k0 + 64) of ROWS rows of `source` [rows, k] by the block's THREADS threads. Row r of the
-// tile is row `row_of(r)` of the source. What lies past the rows or the columns becomes zero. k is a multiple of 8 and
-// `source` aligned to 16 bytes.
+// Starts the copy of columns [k0, k0 + 64) of ROWS rows of `source` [rows, k] by the block's
+// THREADS threads. Row r of the tile is row `row_of(r)` of the source. What lies past the rows or
+// the columns becomes zero. k is a multiple of 8 and `source` aligned to 16 bytes.
 template <int ROWS, int THREADS, class RowOf>
 PTX_FN void load_tile(uint32_t tile, const __nv_bfloat16* source, unsigned rows, unsigned k,
                       unsigned k0, RowOf row_of) {
@@ -32,9 +33,10 @@ PTX_FN void load_tile(uint32_t tile, const __nv_bfloat16* source, unsigned rows,
   }
 }
 
-// sums += a b^T over the 64 columns of two tiles, for the warp's 16 MI rows of `a` from `a_row` and 16 NI rows of `b`
-// from `b_row`. sums[i][j] is the d fragment (see mma_bf16) of row block i and of the j-th eight rows of `b`. The products
-// of an element are added from column 0 up, 16 at a time, wherever it stands.
+// sums += a b^T over the 64 columns of two tiles, for the warp's 16 MI rows of `a` from `a_row` and
+// 16 NI rows of `b` from `b_row`. sums[i][j] is the d fragment (see mma_bf16) of row block i and of
+// the j-th eight rows of `b`. The products of an element are added from column 0 up, 16 at a time,
+// wherever it stands.
 template <int MI, int NI>
 PTX_FN void multiply_tiles(float (&sums)[MI][2 * NI][4], uint32_t a, int a_row, uint32_t b,
                            int b_row) {
