@@ -92,7 +92,7 @@ struct Flash {
       const uint32_t stage = stages + (tile & 1) * 2 * Tile::BYTES;
       float scores[8][4];
       score(queries, stage, scores);
-      const unsigned left = keys - tile * FLASH_ROWS;
+      const int left = keys - tile * FLASH_ROWS;
       if (left < FLASH_ROWS) mask(scores, left);
       weigh(scores);
       add_values(scores, stage + Tile::BYTES);
@@ -144,7 +144,7 @@ struct Flash {
   }
 
   // Leaves the first `keys` columns.
-  PTX_FN static void mask(float (&scores)[8][4], unsigned keys) {
+  PTX_FN static void mask(float (&scores)[8][4], int keys) {
     const int lane = threadIdx.x & 31;
 #pragma unroll
     for (int n = 0; n < 8; n++) {

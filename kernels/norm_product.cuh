@@ -41,11 +41,11 @@ PTX_FN void norm_rows(unsigned char* tiles, const NormedRows& rows, unsigned row
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   for (int row = warp * PER_WARP; row < (warp + 1) * PER_WARP; row += TOGETHER) {
     const unsigned first = row0 + row, d = rows.d;
-    const unsigned count = first < rows.m ? min(rows.m - first, (unsigned)TOGETHER) : 0;
+    const int count = first < rows.m ? min(rows.m - first, (unsigned)TOGETHER) : 0;
     const float* x = rows.x + (size_t)first * d;
     float scale[TOGETHER] = {1, 1, 1, 1};
     if (rows.weight) inverse_rms(x, count, d, rows.eps, scale);
-    for (int tile = 0; tile * TILE_COLUMNS < d; tile++) {
+    for (unsigned tile = 0; tile * TILE_COLUMNS < d; tile++) {
       const unsigned column = tile * TILE_COLUMNS + lane * 2;
       float2 gain = make_float2(1, 1);
       if (rows.weight && column < d) {

@@ -9,8 +9,7 @@
 // 1 / sqrt(mean(x^2) + eps) of each of ROWS rows of `x` [rows, d], d even; no row
 // past `rows` is read. The rows' loads are in flight together.
 template <int ROWS>
-PTX_FN void inverse_rms(const float* x, unsigned rows, unsigned d, float eps,
-                        float (&scale)[ROWS]) {
+PTX_FN void inverse_rms(const float* x, int rows, unsigned d, float eps, float (&scale)[ROWS]) {
   const unsigned lane = threadIdx.x & 31;
   float sums[ROWS] = {};
 #pragma unroll 4
