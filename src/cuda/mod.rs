@@ -17,3 +17,18 @@ pub mod norm_linear;
 mod norm_product;
 pub mod swiglu;
 pub mod tiling;
+
+/// The kernels of every operation.
+pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
+    let files: &[&'static [launch::Kernel]] = &[
+        attention::KERNELS,
+        beam_attention::KERNELS,
+        beam_self_attention::KERNELS,
+        embed::KERNELS,
+        linear::KERNELS,
+        norm::KERNELS,
+        norm_linear::KERNELS,
+        swiglu::KERNELS,
+    ];
+    files.iter().copied().flatten()
+}

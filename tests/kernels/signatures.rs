@@ -1,0 +1,23 @@
+//! The descriptions that launchers are made from, against the signatures of the kernels.
+
+use bidslate::cuda;
+use simt::{Build, Emulator};
+
+#[test]
+fn every_launcher_matches_the_signature_of_its_kernel() {
+    let signatures = Emulator::open(Build::Plain).unwrap().kernels();
+    let mut described = 0;
+    for kernel in cuda::kernels() {
+        let found = signatures.iter().find(|signature| signature.name == kernel.name);
+        let signature = found.unwrap_or_else(|| panic!("no kernel is called {}", kernel.name));
+        assert_eq!(signature.file, format!("kernels/{}.cu", kernel.file), "{}", kernel.name);
+        let wanted: Vec<&str> = kernel.parameters.iter().map(|parameter| parameter.cpp).collect();
+        let found: Vec<&str> =
+            signature.arguments.iter().map(|argument| argument.type_name.as_str()).collect();
+        assert_eq!(wanted, found, "{}", kernel.name);
+        described += 1;
+    }
+    // Only the kernels that check the helpers of ptx.cuh have no launcher but that of their test.
+    let launched = |file: &str| file.starts_with("kernels/") && file != "kernels/ptx_check.cu";
+    assert_eq!(described, signatures.iter().filter(|signature| launched(&signature.file)).count());
+}
