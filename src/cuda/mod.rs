@@ -20,7 +20,7 @@ pub mod tiling;
 
 /// The kernels of every operation.
 pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
-    let files: &[&'static [launch::Kernel]] = &[
+    [
         attention::KERNELS,
         beam_attention::KERNELS,
         beam_self_attention::KERNELS,
@@ -29,6 +29,7 @@ pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
         norm::KERNELS,
         norm_linear::KERNELS,
         swiglu::KERNELS,
-    ];
-    files.iter().copied().flatten()
+    ]
+    .into_iter()
+    .flatten()
 }
