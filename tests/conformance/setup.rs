@@ -34,6 +34,12 @@ impl Inputs {
         Self { seed, rng: Xoshiro256PlusPlus::seed_from_u64(seed) }
     }
 
+    /// What all inputs are drawn from.
+    #[allow(dead_code)]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// `count` numbers, evenly between -1 and 1.
     pub fn numbers(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| self.rng.random_range(-1.0f32..1.0)).collect()

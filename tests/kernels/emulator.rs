@@ -6,6 +6,8 @@ use bidslate::cuda::launch::{Address, Argument, Kernel, LaunchShape, Stream};
 use bidslate::error::DeviceError;
 use simt::{Build, Copies, Emulator, Schedule};
 
+use crate::setup::Inputs;
+
 /// A stream whose work runs at once, on the thread that enqueues it.
 pub struct EmulatedStream {
     emulator: Emulator,
@@ -18,8 +20,13 @@ pub fn stream(build: Build, schedule: Schedule, copies: Copies) -> Arc<dyn Strea
     Arc::new(EmulatedStream { emulator, name: format!("emulator, {build:?}, {schedule:?}, {copies:?}") })
 }
 
-/// Both builds: the fast one, and the one that checks every access, in an order of threads drawn by `seed`.
-pub fn streams(seed: u64) -> Vec<Arc<dyn Stream>> {
+/// What kernels are tested on: both builds of the emulator, the fast one, and the one that checks every access, in an
+/// order of threads drawn anew. With `BIDSLATE_DEVICE=cuda:N` it is that GPU instead.
+pub fn streams() -> Vec<Arc<dyn Stream>> {
+    if let Ok(device) = std::env::var("BIDSLATE_DEVICE") {
+        return vec![crate::gpu::stream(&device)];
+    }
+    let seed = Inputs::new().seed();
     vec![
         stream(Build::Plain, Schedule::Forward, Copies::Lazy),
         stream(Build::Check, Schedule::Random(seed), Copies::Random(seed)),
