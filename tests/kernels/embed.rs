@@ -12,7 +12,8 @@ const ROWS: usize = 11;
 #[test]
 fn input_vectors_are_sums_of_rows_in_their_order() {
     let mut inputs = Inputs::new();
-    for (tokens, d, most_features) in [(0, 64, 0), (1, 32, 2), (7, 96, 3), (8, 2, 0), (9, 1024, 1), (20, 160, 5)]
+    for (tokens, d, most_features) in
+        [(0, 64, 0), (1, 32, 2), (7, 96, 3), (8, 2, 0), (9, 1024, 1), (20, 160, 5)]
     {
         let table = narrow(&inputs.numbers(ROWS * d));
         let features = narrow(&inputs.numbers(ROWS * d));

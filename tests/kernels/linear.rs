@@ -87,7 +87,8 @@ fn a_product_is_near_the_reference_in_tiles_of_every_width() {
                 assert_same(&plain(&stored), &rounded(&sums), &what);
 
                 let added = case.run(&stream, width, 0..case.m, &case.before, Output::Add);
-                let want: Vec<f32> = case.before.iter().zip(&sums).map(|(before, sum)| before + sum).collect();
+                let want: Vec<f32> =
+                    case.before.iter().zip(&sums).map(|(before, sum)| before + sum).collect();
                 assert_same(&added, &want, &what);
             }
         }

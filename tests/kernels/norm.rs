@@ -16,8 +16,7 @@ pub const EPS: f32 = 1e-6;
 /// The norm of the rows of `x`, in f32 and in bf16.
 pub fn run(stream: &Arc<dyn Stream>, x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<bf16>) {
     let d = weight.len();
-    let (x, weight) =
-        (Buffer::from_slice(stream, x).unwrap(), Buffer::from_slice(stream, weight).unwrap());
+    let (x, weight) = (Buffer::from_slice(stream, x).unwrap(), Buffer::from_slice(stream, weight).unwrap());
     let mut y = Buffer::new(stream, x.len()).unwrap();
     let mut rounded = Buffer::new(stream, x.len()).unwrap();
     let m = x.len() / d;

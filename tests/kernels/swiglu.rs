@@ -52,9 +52,8 @@ impl Case {
         let product = |x: &[f64], w: &[f64]| ops::linear::reference(x, self.m, w, self.d);
         let (gate, up) = (wide_bf16(&self.gate), wide_bf16(&self.up));
         let sums = product(&x, &gate).into_iter().zip(product(&x, &up));
-        let scales = product(&absolute(&x), &absolute(&gate))
-            .into_iter()
-            .zip(product(&absolute(&x), &absolute(&up)));
+        let scales =
+            product(&absolute(&x), &absolute(&gate)).into_iter().zip(product(&absolute(&x), &absolute(&up)));
         sums.zip(scales)
             .map(|((gate, up), (gate_scale, up_scale))| {
                 let silu = ops::math::silu(gate);
