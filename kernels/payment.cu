@@ -1,0 +1,110 @@
+// Rates of the payment network (Eq. 25) for the slots of each request's winning list:
+// rate_i = sigmoid(MLP([ f_i ; ln(1 + b_m) of the other K - 1 slots in slot order ; z_i pctr_poi_i ]))
+// with b in bid units, organic and empty slots 0; an MLP d_r + K -> 128 -> 32 -> 10 -> 1, ReLU between
+// layers. In f32, the sums in the order of the CPU; ln and exp in f64, then rounded.
+//
+// Row l * slots + i is slot i of list l.
+//
+//   winner    u32 [requests]            the winning list; 0xffffffff: none, the rates are 0
+//   features  f32 [lists * slots, d_r]
+//   pctr_poi  f32 [lists * slots]
+//   ln_z      f64 [lists * slots]
+//   items     u32 [lists * slots]       item of each filled slot
+//   bids      u64 [items]               in micros, 0 for organic items
+//   lengths   i32 [lists]               filled slots
+//   first     f32 [d_r + K, 128]        weights of the first layer, transposed
+//   bias      f32 [128]
+//   tail      f32 [4480]                the other layers, as for reward_towers
+//   rates     f32 [requests, slots]     out: in [0, 1] for ads and organic items alike, 0 past the length
+//   fault     u32 [requests]            becomes 1 where a rate is not finite
+//
+// Launch: 128 threads, one block a request, shared memory 8 (d_r + K) * 4 bytes; slots <= 32.
+// Thread o has output o of the first layer for eight slots at once; then each warp takes two of them.
+// FLOPs: 2 * 128 (d_r + K) + 8,852 a slot. Bytes: the weights, 512 (d_r + K) and 18 KB, from L2.
+// Bound by latency: there are at most 32 rows.
+#include "mlp.cuh"
+
+constexpr int THREADS = MLP_IN;
+constexpr int WARPS = THREADS / 32;
+constexpr int SLOTS_AT_ONCE = 8;
+constexpr int MAX_SLOTS = 32;
+constexpr unsigned NO_LIST = 0xffffffffu;
+
+// What the network reads of the winning list besides its features.
+struct Inputs {
+  float ln_bid[MAX_SLOTS];
+  float z_pctr[MAX_SLOTS];
+};
+
+// Element `k` of the input of slot `slot`.
+PTX_FN float input(const Inputs& inputs, const float* features, int slot, int count, unsigned k,
+                   unsigned d, unsigned width) {
+  if (k < d) return features[(size_t)slot * d + k];
+  if (k == width - 1) return inputs.z_pctr[slot];
+  int other = (int)(k - d);
+  other += other >= slot;
+  return other < count ? inputs.ln_bid[other] : 0.f;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    payment(const unsigned* __restrict__ winner, const float* __restrict__ features,
+            const float* __restrict__ pctr_poi, const double* __restrict__ ln_z,
+            const unsigned* __restrict__ items, const unsigned long long* __restrict__ bids,
+            const int* __restrict__ lengths, const float* __restrict__ first,
+            const float* __restrict__ bias, const float* __restrict__ tail, double unit,
+            unsigned slots, unsigned d, unsigned list_len, float* __restrict__ rates,
+            unsigned* __restrict__ fault) {
+  DYN_SMEM(shared);
+  __shared__ MlpShared mlp;
+  __shared__ Inputs inputs;
+  __shared__ float hidden[SLOTS_AT_ONCE][MLP_IN];
+  float* x = reinterpret_cast<float*>(shared);  // [width][SLOTS_AT_ONCE]
+  unsigned list = winner[blockIdx.x], width = d + list_len;
+  int count = list == NO_LIST ? 0 : lengths[list];
+  size_t first_row = list == NO_LIST ? 0 : (size_t)list * slots;
+  if ((int)threadIdx.x < count) {
+    size_t row = first_row + threadIdx.x;
+    inputs.ln_bid[threadIdx.x] = (float)log1p((double)bids[items[row]] / unit);
+    inputs.z_pctr[threadIdx.x] = (float)(exp(ln_z[row]) * (double)pctr_poi[row]);
+  }
+  mlp.load(tail);
+  for (unsigned i = max(count, 0) + threadIdx.x; i < slots; i += THREADS) {
+    rates[(size_t)blockIdx.x * slots + i] = 0.f;
+  }
+  __syncthreads();
+
+  unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int start = 0; start < count; start += SLOTS_AT_ONCE) {
+    int here = min(SLOTS_AT_ONCE, count - start);
+    for (unsigned i = threadIdx.x; i < width * SLOTS_AT_ONCE; i += THREADS) {
+      int slot = i / width;
+      unsigned k = i % width;
+      x[k * SLOTS_AT_ONCE + slot] =
+          slot < here
+              ? input(inputs, features + first_row * d, start + slot, count, k, d, width)
+              : 0.f;
+    }
+    __syncthreads();
+    float sums[SLOTS_AT_ONCE] = {};
+    for (unsigned k = 0; k < width; k++) {
+      float weight = first[(size_t)k * MLP_IN + threadIdx.x];
+#pragma unroll
+      for (int s = 0; s < SLOTS_AT_ONCE; s++) {
+        sums[s] = fmaf(x[k * SLOTS_AT_ONCE + s], weight, sums[s]);
+      }
+    }
+#pragma unroll
+    for (int s = 0; s < SLOTS_AT_ONCE; s++) {
+      hidden[s][threadIdx.x] = relu_f32(sums[s] + bias[threadIdx.x]);
+    }
+    __syncthreads();
+    for (int s = warp; s < here; s += WARPS) {
+      float rate = mlp.run(hidden[s]);
+      if (lane == 0) {
+        rates[(size_t)blockIdx.x * slots + start + s] = rate;
+        if (!isfinite(rate)) atomicOr(&fault[blockIdx.x], 1u);
+      }
+    }
+    __syncthreads();
+  }
+}
