@@ -15,7 +15,7 @@
 // Each sum runs over k from 0 up in one sequence of fused multiply-adds, as on the CPU: the bits do
 // not depend on tiles, batch or device.
 //
-// Launch: 128 threads, grid (ceil(out / 64), ceil(rows / 64)), any sizes.
+// Launch: 128 threads, grid (ceil(rows / 64), ceil(out / 64)), any sizes.
 // A block makes a tile of 64 x 64, a thread 8 x 4 of it. Slices of 16 along k lie in shared memory,
 // [k][row], two of each operand: while one is multiplied the next is under way in registers.
 // Shared memory: 17 KiB, 26 KiB with a gate. FLOPs: 2 rows out in (twice that with a gate).
@@ -98,7 +98,7 @@ PTX_FN void product(const float* x, const float* const (&w)[MATRICES], unsigned 
                     unsigned in, Finish finish) {
   __shared__ Slice x_slices[2];
   __shared__ Slice w_slices[MATRICES][2];
-  unsigned first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
+  unsigned first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
   unsigned row = threadIdx.x / (TILE / THREAD_COLUMNS) * THREAD_ROWS;
   unsigned column = threadIdx.x % (TILE / THREAD_COLUMNS) * THREAD_COLUMNS;
   Loader x_loader, w_loader[MATRICES];

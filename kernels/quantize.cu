@@ -13,7 +13,8 @@
 // Launch: 256 threads, eight rows a block, grid ceil(rows / 8), shared memory 8 d * 4 bytes. A thread
 // takes every 256th code and meets it with all eight rows, so that the codebook is read once a block.
 // FLOPs: 3 d W a row and layer. Bytes: 4 d W / 8 a row and layer, from L2 (a codebook of 1,024 x 32 is
-// 128 KiB). Compile with --fmad=false.
+// 128 KiB). Squares are rounded before they are added:
+// nvcc: --fmad=false
 #include "ptx.cuh"
 
 constexpr int THREADS = 256;

@@ -18,7 +18,8 @@
 //   fault          u32 [requests]           becomes 1 where a reward is not finite
 //
 // Launch: 256 threads, one block a request. FLOPs: 10 a slot. Bytes: 24 a slot. Bound by latency.
-// Compile with --fmad=false: the products are rounded before they are added.
+// The products are rounded before they are added:
+// nvcc: --fmad=false
 #include "ptx.cuh"
 
 constexpr int THREADS = 256;

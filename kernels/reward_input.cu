@@ -16,7 +16,7 @@
 //
 // The token of code k in layer j of a POI is 8 + j codebook + k; creatives come after all POI layers.
 //
-// Launch: 256 threads, grid (slots, lists). Sums in f32 from layer 0 up, as on the CPU.
+// Launch: 256 threads, one block a row. Sums in f32 from layer 0 up, as on the CPU.
 // Bytes: 2 d (poi_layers + creative_layers) + 4 (d + d_item) read, 4 (3 d + d_item) written a row.
 // Bound by memory; the embeddings of popular codes come from L2.
 #include "ptx.cuh"
@@ -42,12 +42,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                  const unsigned short* __restrict__ poi_codes,
                  const unsigned short* __restrict__ creative_codes, const float* __restrict__ mean,
                  const float* __restrict__ embedding, unsigned poi_layers, unsigned creative_layers,
-                 unsigned codebook, unsigned d, unsigned d_item, float* __restrict__ x) {
-  unsigned list = blockIdx.y, slots = gridDim.x;
-  size_t row = (size_t)list * slots + blockIdx.x;
+                 unsigned codebook, unsigned slots, unsigned d, unsigned d_item,
+                 float* __restrict__ x) {
+  unsigned row = blockIdx.x, list = row / slots;
   unsigned width = 3 * d + d_item;
-  float* to = x + row * width;
-  if ((int)blockIdx.x >= lengths[list]) {
+  float* to = x + (size_t)row * width;
+  if ((int)(row % slots) >= lengths[list]) {
     for (unsigned i = threadIdx.x; i < width; i += THREADS) to[i] = 0.f;
     return;
   }

@@ -1,5 +1,7 @@
 //! From a list to what each advertiser pays.
 
+pub mod batch;
 pub mod choice;
 pub mod pricing;
 pub mod settle;
+pub mod standalone;

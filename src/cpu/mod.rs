@@ -22,7 +22,7 @@ pub mod math;
 pub mod norm;
 pub mod peak;
 pub mod rotary;
-mod row_attention;
+pub(crate) mod row_attention;
 pub mod segment_attention;
 mod shared;
 mod team;

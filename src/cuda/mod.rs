@@ -5,16 +5,31 @@
 //! files on the CPU. So the sizes, offsets and argument orders of this module are executed wherever the tests are.
 
 pub mod attention;
+pub mod auction;
 pub mod beam_attention;
 pub mod beam_self_attention;
+pub mod creative_choose;
+pub mod creative_input;
 #[cfg(feature = "cuda")]
 pub mod driver;
 pub mod embed;
 pub mod launch;
 pub mod linear;
+pub mod linear_f32;
+pub mod lists;
+pub mod mlp;
 pub mod norm;
 pub mod norm_linear;
 mod norm_product;
+pub mod payment;
+pub mod quantize;
+pub mod reward;
+pub mod reward_choice;
+pub mod reward_input;
+pub mod reward_towers;
+pub mod rms_norm_f32;
+pub mod segment_attention;
+pub mod segment_mean;
 pub mod swiglu;
 pub mod tiling;
 

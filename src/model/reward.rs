@@ -11,7 +11,7 @@ use crate::cpu::segment_attention::segment_attention;
 use crate::cpu::{Exec, Precision};
 
 /// The three towers, in the order of [`RewardState::probabilities`].
-const TOWERS: [&str; 3] = ["pctr_poi", "pctr_creative", "pcvr"];
+pub(crate) const TOWERS: [&str; 3] = ["pctr_poi", "pctr_creative", "pcvr"];
 
 /// The reward model's weights. Always f32.
 pub struct RewardModel {

@@ -1,0 +1,88 @@
+//! Greedy choice among the creatives of many items, one code layer at a time.
+
+use super::extent::{blocks, extent};
+use super::launch::{Buffer, LaunchShape, Stream};
+use crate::error::DeviceError;
+
+crate::kernels! {
+    in "creative_choose";
+
+    /// Narrows `range` to the creatives with the best code in `layer`, and writes that code's token.
+    fn creative_choose(
+        logits: Ptr<f32>,
+        codes: Ptr<u16>,
+        request: Ptr<u32>,
+        rows: u32,
+        width: u32,
+        layer: u32,
+        layers: u32,
+        first_token: u32,
+        range: PtrMut<u32>,
+        token: PtrMut<u32>,
+        fault: PtrMut<u32>,
+    );
+}
+
+const THREADS: u32 = 128;
+const ROWS_PER_BLOCK: usize = 4;
+
+/// The code layer that is being chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Layer {
+    /// Its index.
+    pub index: usize,
+    /// C_c, the number of layers.
+    pub count: usize,
+    /// W, the number of codes.
+    pub codebook: usize,
+    /// Token id of its code 0.
+    pub first_token: usize,
+}
+
+/// What the rows have left to choose from.
+#[derive(Debug)]
+pub struct Choices<'a> {
+    /// Codes of creatives, [any, C_c]; those of an item lie together, sorted, equals in catalog order.
+    pub codes: &'a Buffer<u16>,
+    /// The request of each row, `[rows]`.
+    pub request: &'a Buffer<u32>,
+    /// Creatives left to each row, [rows, 2]: from, to. After the last layer the first is the choice.
+    pub range: &'a mut Buffer<u32>,
+    /// Token of the code that was chosen, `[rows]`: the next input. Left alone where the range is empty.
+    pub token: &'a mut Buffer<u32>,
+    /// `[requests]`: becomes 1 where the logit of a code that may follow is not finite.
+    pub fault: &'a mut Buffer<u32>,
+}
+
+/// Chooses a code for each of the first `rows` rows by `logits` [rows, W].
+///
+/// # Errors
+/// [`DeviceError::Failed`].
+pub fn run(
+    stream: &dyn Stream,
+    logits: &Buffer<f32>,
+    layer: Layer,
+    rows: usize,
+    choices: &mut Choices,
+) -> Result<(), DeviceError> {
+    assert!(layer.index < layer.count && logits.len() >= rows * layer.codebook);
+    assert!(choices.range.len() >= 2 * rows && choices.request.len() >= rows && choices.token.len() >= rows);
+    if rows == 0 {
+        return Ok(());
+    }
+    creative_choose(
+        stream,
+        LaunchShape::new([blocks(rows, ROWS_PER_BLOCK), 1, 1], THREADS),
+        logits.ptr(),
+        choices.codes.ptr(),
+        choices.request.ptr(),
+        extent(rows),
+        extent(layer.codebook),
+        extent(layer.index),
+        extent(layer.count),
+        extent(layer.first_token),
+        choices.range.ptr_mut(),
+        choices.token.ptr_mut(),
+        choices.fault.ptr_mut(),
+    )
+}
