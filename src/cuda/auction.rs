@@ -3,8 +3,8 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::extent::{blocks, extent};
 use super::launch::{Buffer, LaunchShape, Stream};
+use super::tiling::size;
 use crate::auction::batch::AuctionBatch;
 use crate::auction::standalone::Outcomes;
 use crate::error::DeviceError;
@@ -84,7 +84,7 @@ impl DeviceBatch {
         }
         auction(
             stream,
-            LaunchShape::new([blocks(auctions, AUCTIONS_PER_BLOCK), 1, 1], THREADS),
+            LaunchShape::new([size(auctions.div_ceil(AUCTIONS_PER_BLOCK)), 1, 1], THREADS),
             self.rules.ptr(),
             self.tie_seeds.ptr(),
             self.bidder_offsets.ptr(),
@@ -95,7 +95,7 @@ impl DeviceBatch {
             self.slot_offsets.ptr(),
             self.effects.ptr(),
             unit.get(),
-            extent(auctions),
+            size(auctions),
             self.winners.ptr_mut(),
             self.payments.ptr_mut(),
         )

@@ -1,7 +1,7 @@
 //! Greedy choice among the creatives of many items, one code layer at a time.
 
-use super::extent::{blocks, extent};
 use super::launch::{Buffer, LaunchShape, Stream};
+use super::tiling::size;
 use crate::error::DeviceError;
 
 crate::kernels! {
@@ -72,15 +72,15 @@ pub fn run(
     }
     creative_choose(
         stream,
-        LaunchShape::new([blocks(rows, ROWS_PER_BLOCK), 1, 1], THREADS),
+        LaunchShape::new([size(rows.div_ceil(ROWS_PER_BLOCK)), 1, 1], THREADS),
         logits.ptr(),
         choices.codes.ptr(),
         choices.request.ptr(),
-        extent(rows),
-        extent(layer.codebook),
-        extent(layer.index),
-        extent(layer.count),
-        extent(layer.first_token),
+        size(rows),
+        size(layer.codebook),
+        size(layer.index),
+        size(layer.count),
+        size(layer.first_token),
         choices.range.ptr_mut(),
         choices.token.ptr_mut(),
         choices.fault.ptr_mut(),

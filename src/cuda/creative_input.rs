@@ -2,8 +2,8 @@
 
 use half::bf16;
 
-use super::extent::{blocks, extent};
 use super::launch::{Buffer, LaunchShape, Stream};
+use super::tiling::size;
 use crate::error::DeviceError;
 
 crate::kernels! {
@@ -73,7 +73,7 @@ pub fn run(
     }
     creative_input(
         stream,
-        LaunchShape::new([blocks(rows, ROWS_PER_BLOCK), 1, 1], THREADS),
+        LaunchShape::new([size(rows.div_ceil(ROWS_PER_BLOCK)), 1, 1], THREADS),
         from.hidden.ptr(),
         from.hidden_row.ptr(),
         from.embed.ptr(),
@@ -81,8 +81,8 @@ pub fn run(
         norms.hidden.ptr(),
         norms.embed.ptr(),
         norms.eps,
-        extent(rows),
-        extent(d),
+        size(rows),
+        size(d),
         x.ptr_mut(),
     )
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::extent::{blocks, extent};
 use super::launch::{Buffer, LaunchShape, Stream};
+use super::tiling::size;
 use crate::error::DeviceError;
 
 crate::kernels! {
@@ -129,7 +129,7 @@ pub fn linear(
     let (in_size, out_size) = (w.in_size(), w.out_size());
     assert!(x.len() >= rows * in_size && y.len() >= rows * out_size);
     let Some(shape) = launch_shape(rows, out_size) else { return Ok(()) };
-    let (m, out, input) = (extent(rows), extent(out_size), extent(in_size));
+    let (m, out, input) = (size(rows), size(out_size), size(in_size));
     let (x, w, y) = (x.ptr(), w.values.ptr(), y.ptr_mut());
     match epilogue {
         Epilogue::Store => linear_f32(stream, shape, x, w, m, out, input, y),
@@ -145,7 +145,7 @@ pub fn linear(
         Epilogue::Position(bias, table, period) => {
             assert!(bias.len() == out_size && period > 0 && table.len() >= period * out_size);
             let (bias, table) = (bias.ptr(), table.ptr());
-            linear_f32_position(stream, shape, x, w, bias, table, extent(period), m, out, input, y)
+            linear_f32_position(stream, shape, x, w, bias, table, size(period), m, out, input, y)
         }
     }
 }
@@ -172,15 +172,15 @@ pub fn swiglu(
         x.ptr(),
         gate.values.ptr(),
         up.values.ptr(),
-        extent(rows),
-        extent(out_size),
-        extent(in_size),
+        size(rows),
+        size(out_size),
+        size(in_size),
         y.ptr_mut(),
     )
 }
 
 /// One block a tile; none where there is nothing to compute.
 fn launch_shape(rows: usize, out_size: usize) -> Option<LaunchShape> {
-    let grid = [blocks(rows, TILE), blocks(out_size, TILE), 1];
+    let grid = [size(rows.div_ceil(TILE)), size(out_size.div_ceil(TILE)), 1];
     (rows > 0 && out_size > 0).then(|| LaunchShape::new(grid, THREADS))
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::extent::extent;
 use super::launch::{Buffer, LaunchShape, Stream};
 use super::lists::Lists;
 use super::mlp::MlpWeights;
+use super::tiling::size;
 use crate::error::DeviceError;
 use crate::model::config::ModelConfig;
 use crate::model::mlp::HIDDEN;
@@ -118,7 +118,7 @@ impl PaymentNetwork {
         let input_bytes = SLOTS_AT_ONCE * (self.d_r + self.list_len) * size_of::<f32>();
         payment(
             stream,
-            LaunchShape::new([extent(requests), 1, 1], THREADS).shared(extent(input_bytes)),
+            LaunchShape::new([size(requests), 1, 1], THREADS).shared(size(input_bytes)),
             inputs.winner.ptr(),
             inputs.features.ptr(),
             inputs.pctr_poi.ptr(),
@@ -130,9 +130,9 @@ impl PaymentNetwork {
             self.bias.ptr(),
             self.tail.ptr(),
             self.bid_unit as f64,
-            extent(lists.slots),
-            extent(self.d_r),
-            extent(self.list_len),
+            size(lists.slots),
+            size(self.d_r),
+            size(self.list_len),
             rates.ptr_mut(),
             fault.ptr_mut(),
         )

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::extent::{blocks, extent};
 use super::launch::{Buffer, LaunchShape, Stream};
+use super::tiling::size;
 use crate::error::DeviceError;
 
 crate::kernels! {
@@ -74,13 +74,14 @@ impl Codebook {
         let residual_bytes = ROWS_PER_BLOCK * self.width * size_of::<f32>();
         quantize(
             stream,
-            LaunchShape::new([blocks(rows, ROWS_PER_BLOCK), 1, 1], THREADS).shared(extent(residual_bytes)),
+            LaunchShape::new([size(rows.div_ceil(ROWS_PER_BLOCK)), 1, 1], THREADS)
+                .shared(size(residual_bytes)),
             y.ptr(),
             self.by_dimension.ptr(),
-            extent(rows),
-            extent(self.layers),
-            extent(self.codes),
-            extent(self.width),
+            size(rows),
+            size(self.layers),
+            size(self.codes),
+            size(self.width),
             codes.ptr_mut(),
             fault.ptr_mut(),
         )

@@ -1,8 +1,8 @@
 //! Rewards of lists, and the list of each request that wins.
 
-use super::extent::extent;
 use super::launch::{Buffer, LaunchShape, Stream};
 use super::lists::Lists;
+use super::tiling::size;
 use crate::error::DeviceError;
 use crate::request::Objective;
 
@@ -87,7 +87,7 @@ pub fn run(
     }
     reward_choice(
         stream,
-        LaunchShape::new([extent(requests), 1, 1], THREADS),
+        LaunchShape::new([size(requests), 1, 1], THREADS),
         values.probabilities.ptr(),
         values.items.ptr(),
         values.bids.ptr(),
@@ -96,8 +96,8 @@ pub fn run(
         values.objectives.ptr(),
         values.offsets.ptr(),
         values.bid_unit as f64,
-        extent(lists.slots),
-        extent(lists.rows()),
+        size(lists.slots),
+        size(lists.rows()),
         choice.rewards.ptr_mut(),
         choice.winner.ptr_mut(),
         choice.fault.ptr_mut(),

@@ -2,9 +2,9 @@
 
 use half::bf16;
 
-use super::extent::extent;
 use super::launch::{Buffer, LaunchShape, Stream};
 use super::lists::Lists;
+use super::tiling::size;
 use crate::error::DeviceError;
 
 crate::kernels! {
@@ -100,7 +100,7 @@ pub fn run(
     }
     reward_input(
         stream,
-        LaunchShape::new([extent(rows), 1, 1], THREADS),
+        LaunchShape::new([size(rows), 1, 1], THREADS),
         shown.items.ptr(),
         shown.creatives.ptr(),
         lists.lengths.ptr(),
@@ -110,12 +110,12 @@ pub fn run(
         tables.creative_codes.ptr(),
         mean.ptr(),
         tables.embedding.ptr(),
-        extent(shape.poi_layers),
-        extent(shape.creative_layers),
-        extent(shape.codebook),
-        extent(lists.slots),
-        extent(shape.d),
-        extent(shape.d_item),
+        size(shape.poi_layers),
+        size(shape.creative_layers),
+        size(shape.codebook),
+        size(lists.slots),
+        size(shape.d),
+        size(shape.d_item),
         x.ptr_mut(),
     )
 }

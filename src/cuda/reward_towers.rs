@@ -1,9 +1,9 @@
 //! The towers of the reward model, but for the product of their first layers.
 
-use super::extent::{blocks, extent};
 use super::launch::{Buffer, LaunchShape, Stream};
 use super::lists::Lists;
 use super::mlp::TAIL;
+use super::tiling::size;
 use crate::error::DeviceError;
 use crate::model::mlp::HIDDEN;
 
@@ -38,8 +38,8 @@ pub fn input(
     if lists.rows() == 0 {
         return Ok(());
     }
-    let shape = LaunchShape::new([extent(lists.count), 1, 1], THREADS);
-    let (slots, d_r) = (extent(lists.slots), extent(d_r));
+    let shape = LaunchShape::new([size(lists.count), 1, 1], THREADS);
+    let (slots, d_r) = (size(lists.slots), size(d_r));
     reward_tower_input(stream, shape, features.ptr(), lists.lengths.ptr(), slots, d_r, x.ptr_mut())
 }
 
@@ -60,6 +60,6 @@ pub fn run(
     if rows == 0 {
         return Ok(());
     }
-    let shape = LaunchShape::new([blocks(rows, ROWS_PER_BLOCK), extent(TOWERS), 1], THREADS);
-    reward_towers(stream, shape, hidden.ptr(), tails.ptr(), extent(rows), probabilities.ptr_mut())
+    let shape = LaunchShape::new([size(rows.div_ceil(ROWS_PER_BLOCK)), size(TOWERS), 1], THREADS);
+    reward_towers(stream, shape, hidden.ptr(), tails.ptr(), size(rows), probabilities.ptr_mut())
 }

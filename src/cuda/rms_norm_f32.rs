@@ -1,7 +1,7 @@
 //! Root-mean-square norm in f32, with the bits of the CPU.
 
-use super::extent::{blocks, extent};
 use super::launch::{Buffer, LaunchShape, Stream};
+use super::tiling::size;
 use crate::error::DeviceError;
 
 crate::kernels! {
@@ -31,6 +31,6 @@ pub fn rms_norm(
     if rows == 0 || d == 0 {
         return Ok(());
     }
-    let shape = LaunchShape::new([blocks(rows, ROWS_PER_BLOCK), 1, 1], THREADS);
-    rms_norm_f32(stream, shape, x.ptr(), weight.ptr(), eps, extent(rows), extent(d), y.ptr_mut())
+    let shape = LaunchShape::new([size(rows.div_ceil(ROWS_PER_BLOCK)), 1, 1], THREADS);
+    rms_norm_f32(stream, shape, x.ptr(), weight.ptr(), eps, size(rows), size(d), y.ptr_mut())
 }

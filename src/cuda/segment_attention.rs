@@ -1,8 +1,8 @@
 //! [`crate::ops::segment_attention`] on the GPU, in f32 with the bits of the CPU.
 
-use super::extent::extent;
 use super::launch::{Buffer, LaunchShape, Stream};
 use super::lists::Lists;
+use super::tiling::size;
 use crate::cpu::row_attention::score_scale;
 use crate::error::DeviceError;
 
@@ -54,13 +54,13 @@ pub fn run(
     }
     segment_attention(
         stream,
-        LaunchShape::new([extent(lists.count), extent(heads), 1], THREADS)
-            .shared(extent(shared_bytes(lists.slots, head_size))),
+        LaunchShape::new([size(lists.count), size(heads), 1], THREADS)
+            .shared(size(shared_bytes(lists.slots, head_size))),
         qkv.ptr(),
         lists.lengths.ptr(),
         score_scale(head_size),
-        extent(lists.slots),
-        extent(head_size),
+        size(lists.slots),
+        size(head_size),
         out.ptr_mut(),
     )
 }

@@ -1,7 +1,7 @@
 //! Mean of the encoder's states of each request.
 
-use super::extent::{blocks, extent};
 use super::launch::{Buffer, LaunchShape, Stream};
+use super::tiling::size;
 use crate::error::DeviceError;
 
 crate::kernels! {
@@ -30,6 +30,6 @@ pub fn run(
     if requests == 0 || d == 0 {
         return Ok(());
     }
-    let shape = LaunchShape::new([blocks(d, COLUMNS_PER_BLOCK), extent(requests), 1], THREADS);
-    segment_mean(stream, shape, x.ptr(), offsets.ptr(), extent(d), mean.ptr_mut())
+    let shape = LaunchShape::new([size(d.div_ceil(COLUMNS_PER_BLOCK)), size(requests), 1], THREADS);
+    segment_mean(stream, shape, x.ptr(), offsets.ptr(), size(d), mean.ptr_mut())
 }
