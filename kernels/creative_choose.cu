@@ -92,6 +92,8 @@ extern "C" __global__ void __launch_bounds__(32 * ROWS_PER_BLOCK)
     lower += __shfl_xor_sync(~0u, lower, step);
     equal += __shfl_xor_sync(~0u, equal, step);
   }
+  // All lanes have read the range before it changes: shuffles alone do not order memory.
+  __syncwarp();
   if (lane == 0) {
     range[2 * row] = begin + lower;
     range[2 * row + 1] = begin + lower + equal;

@@ -23,7 +23,7 @@ constexpr int ROWS = 8;
 static_assert(ROWS == WARPS, "each warp joins the candidates of one row");
 
 // A code and its distance.
-struct Nearest {
+struct __align__(8) Nearest {
   float distance;
   unsigned code;
 };
