@@ -4,10 +4,14 @@
 
 #[path = "kernels/attention.rs"]
 mod attention;
+#[path = "kernels/auction.rs"]
+mod auction;
 #[path = "kernels/beam_attention.rs"]
 mod beam_attention;
 #[path = "kernels/beam_self_attention.rs"]
 mod beam_self_attention;
+#[path = "kernels/creative.rs"]
+mod creative;
 #[path = "kernels/embed.rs"]
 mod embed;
 #[path = "kernels/emulator.rs"]
@@ -16,6 +20,8 @@ mod emulator;
 mod gpu;
 #[path = "kernels/linear.rs"]
 mod linear;
+#[path = "kernels/linear_f32.rs"]
+mod linear_f32;
 #[path = "kernels/norm.rs"]
 mod norm;
 #[path = "kernels/norm_linear.rs"]
@@ -24,10 +30,23 @@ mod norm_linear;
 mod numbers;
 #[path = "kernels/ptx.rs"]
 mod ptx;
+#[path = "kernels/quantize.rs"]
+mod quantize;
+#[path = "kernels/reward.rs"]
+mod reward;
+#[path = "kernels/reward_choice.rs"]
+mod reward_choice;
+#[path = "kernels/rms_norm_f32.rs"]
+mod rms_norm_f32;
+#[path = "kernels/segment_attention.rs"]
+mod segment_attention;
+#[path = "kernels/segment_mean.rs"]
+mod segment_mean;
 #[allow(dead_code)]
 #[path = "conformance/setup.rs"]
 mod setup;
 #[path = "kernels/signatures.rs"]
 mod signatures;
+mod support;
 #[path = "kernels/swiglu.rs"]
 mod swiglu;

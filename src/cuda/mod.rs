@@ -37,12 +37,24 @@ pub mod tiling;
 pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
     [
         attention::KERNELS,
+        auction::KERNELS,
         beam_attention::KERNELS,
         beam_self_attention::KERNELS,
+        creative_choose::KERNELS,
+        creative_input::KERNELS,
         embed::KERNELS,
         linear::KERNELS,
+        linear_f32::KERNELS,
         norm::KERNELS,
         norm_linear::KERNELS,
+        payment::KERNELS,
+        quantize::KERNELS,
+        reward_choice::KERNELS,
+        reward_input::KERNELS,
+        reward_towers::KERNELS,
+        rms_norm_f32::KERNELS,
+        segment_attention::KERNELS,
+        segment_mean::KERNELS,
         swiglu::KERNELS,
     ]
     .into_iter()
