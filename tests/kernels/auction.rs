@@ -47,7 +47,7 @@ fn push(batch: &mut AuctionBatch, bidders: usize, slots: usize, ids: bool, input
 #[test]
 fn charges_the_integers_of_the_cpu() {
     let mut inputs = Inputs::new();
-    for stream in streams(inputs.seed()) {
+    for stream in streams() {
         for ids in [false, true] {
             let mut batch = AuctionBatch::default();
             for bidders in [1, 2, 5, 31, 32, 33, 64, 100] {
@@ -69,7 +69,7 @@ fn charges_the_integers_of_the_cpu() {
 
 #[test]
 fn an_empty_batch_has_no_outcomes() {
-    for stream in streams(Inputs::new().seed()) {
+    for stream in streams() {
         let mut device = DeviceBatch::new(&stream, &AuctionBatch::default()).unwrap();
         device.run(&*stream, NonZeroU64::MIN).unwrap();
         assert_eq!(device.outcomes().unwrap(), standalone::Outcomes::default());

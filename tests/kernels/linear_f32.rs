@@ -17,7 +17,7 @@ const SIZES: [(usize, usize, usize); 7] =
 #[test]
 fn every_epilogue_has_the_bits_of_the_cpu() {
     let mut inputs = Inputs::new();
-    for stream in streams(inputs.seed()) {
+    for stream in streams() {
         for (rows, out, depth) in SIZES {
             let what = format!("{rows} x {out} x {depth} on {}", stream.describe());
             let period = 3.min(rows);
@@ -53,7 +53,7 @@ fn every_epilogue_has_the_bits_of_the_cpu() {
 #[test]
 fn swiglu_has_the_bits_of_the_cpu() {
     let mut inputs = Inputs::new();
-    for stream in streams(inputs.seed()) {
+    for stream in streams() {
         for (rows, out, depth) in SIZES {
             // Gates far to both sides, where the exponential over- and underflows.
             let x: Vec<f32> = inputs.numbers(rows * depth).iter().map(|x| x * 60.0).collect();
@@ -75,7 +75,7 @@ fn swiglu_has_the_bits_of_the_cpu() {
 fn rows_do_not_see_one_another() {
     let mut inputs = Inputs::new();
     let (rows, out, depth) = (70, 66, 20);
-    for stream in streams(inputs.seed()) {
+    for stream in streams() {
         let mut x = inputs.numbers(rows * depth);
         let matrix = Matrix::new(&stream, &inputs.numbers(out * depth), depth).unwrap();
         let run = |x: &[f32], rows: usize| {

@@ -318,7 +318,7 @@ fn check(stream: &Arc<dyn Stream>, world: &World, searched: &Searched, slots: us
 fn scores_chooses_and_prices_as_the_cpu_does() {
     let mut inputs = Inputs::new();
     let world = World::new(&config());
-    for stream in streams(inputs.seed()) {
+    for stream in streams() {
         // Lists of one request after another's: a request without any, one with a single list.
         for (slots, lists) in [(1, vec![3]), (5, vec![4, 0, 1, 7]), (11, vec![9, 2])] {
             let searched = Searched::new(&world, slots, &lists, &mut inputs);
@@ -332,7 +332,7 @@ fn thirty_two_slots_of_a_wide_model() {
     let mut inputs = Inputs::new();
     let wide = ModelConfig { list_len: 32, reward_hidden_size: 256, reward_heads: 4, ..config() };
     let world = World::new(&wide);
-    for stream in streams(inputs.seed()) {
+    for stream in streams() {
         let searched = Searched::new(&world, 32, &[2, 1], &mut inputs);
         check(&stream, &world, &searched, 32);
     }
