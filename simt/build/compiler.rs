@@ -43,7 +43,8 @@ impl Flavour {
     }
 
     /// What instruments the kernels: calls before each access to memory and where behaviour is undefined, and in each
-    /// basic block. `emulator/source/check/*_hooks.cpp` defines them.
+    /// basic block. `emulator/source/check/*_hooks.cpp` defines them. The last flags keep GCC from reading ahead of
+    /// the condition under which the source would read, which would look like a read of the kernel.
     fn kernel_flags(self) -> &'static [&'static str] {
         match self {
             Self::Plain => &[],
@@ -53,6 +54,11 @@ impl Flavour {
                 "--param",
                 "tsan-instrument-func-entry-exit=0",
                 "-fsanitize-coverage=trace-pc",
+                "-fno-tree-loop-im",
+                "-fno-tree-pre",
+                "-fno-code-hoisting",
+                "-fno-ssa-phiopt",
+                "-fno-tree-loop-if-convert",
             ],
         }
     }

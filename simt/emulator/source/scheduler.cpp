@@ -45,6 +45,38 @@ Fiber* pick(Worker& worker, unsigned warp, unsigned lane) {
   return worker.fiber(warp, any_bit(worker.warps[warp].ready, worker.schedule_random));
 }
 
+// The fiber that runs when `fiber` yields: as `pick`, but a warp whose lanes all poll does not keep the others waiting.
+Fiber* pick_fairly(Worker& worker, const Fiber* fiber) {
+  unsigned warp = fiber->warp;
+  uint32_t ready = worker.warps[warp].ready, own = 1u << fiber->lane;
+  switch (worker.schedule) {
+    case Schedule::kForward:
+      if (ready & ~(own | (own - 1))) return pick(worker, warp, fiber->lane);
+      warp = next_above(worker.ready_warps, warp);
+      return worker.fiber(warp, next_above(worker.warps[warp].ready, kWarpLanes - 1));
+    case Schedule::kReverse:
+      if (ready & (own - 1)) return pick(worker, warp, fiber->lane);
+      warp = next_below(worker.ready_warps, warp);
+      return worker.fiber(warp, next_below(worker.warps[warp].ready, 0));
+    case Schedule::kRandom:
+      return pick(worker, warp, fiber->lane);
+  }
+  __builtin_unreachable();
+}
+
+// The fiber of a fresh block that runs first.
+Fiber* first_of_block(Worker& worker) {
+  switch (worker.schedule) {
+    case Schedule::kForward:
+      return worker.fibers[0];
+    case Schedule::kReverse:
+      return worker.fibers[worker.threads - 1];
+    case Schedule::kRandom:
+      return pick(worker, 0, 0);
+  }
+  __builtin_unreachable();
+}
+
 void make_unready(Fiber* fiber, Status status) {
   fiber->status = status;
   Worker& worker = *fiber->worker;
@@ -67,13 +99,13 @@ void switch_to(Fiber* from, Fiber* to) {
 const char* verb(Status status) {
   switch (status) {
     case Status::kAtBarrier:
-      return "wait at the barrier";
+      return "wait in the barrier";
     case Status::kAtCollective:
       return "wait in the warp collective";
     case Status::kAtMbarrier:
-      return "wait at the mbarrier";
+      return "wait for the mbarrier";
     default:
-      return "are";
+      return "can run, last seen";
   }
 }
 
@@ -87,7 +119,7 @@ std::string describe_waiting(const Worker& worker) {
   for (unsigned i = 0; i < worker.threads; i++) {
     const Fiber* fiber = worker.fibers[i];
     if (fiber->status == Status::kDone) continue;
-    std::string what = format("%s of %s:%u", verb(fiber->status), fiber->place.file_name(),
+    std::string what = format("%s at %s:%u", verb(fiber->status), fiber->place.file_name(),
                               unsigned(fiber->place.line()));
     if (fiber->status == Status::kAtCollective) {
       const Warp& warp = worker.warps[fiber->warp];
@@ -105,13 +137,21 @@ std::string describe_waiting(const Worker& worker) {
   return text;
 }
 
+// Names the first thread that waits, not the one that happened to stop last.
+[[noreturn]] void fail_deadlock(Worker& worker) {
+  unsigned index = 0;
+  while (worker.fibers[index]->status == Status::kDone) index++;
+  const Fiber* first = worker.fibers[index];
+  std::string message = "no thread of the block can run" + describe_waiting(worker);
+  worker.fault = Fault{FaultKind::kDeadlock, std::move(message),     true, first->block_index,
+                       first->thread_index,  Place::of(first->place), {}};
+  abandon_block();
+}
+
 // Runs the next ready fiber; `fiber` itself is not ready.
 void run_next(Fiber* fiber) {
   Fiber* next = pick(*fiber->worker, fiber->warp, fiber->lane);
-  if (!next) {
-    fail(FaultKind::kDeadlock, fiber->place,
-         "no thread of the block can run" + describe_waiting(*fiber->worker));
-  }
+  if (!next) fail_deadlock(*fiber->worker);
   switch_to(fiber, next);
 }
 
@@ -179,11 +219,8 @@ void run_block(Worker& worker, uint3 block, dim3 block_size, dim3 grid_size) {
     prepare_fiber(worker, i, block, block_size, grid_size);
   }
   worker.checker.begin_block(worker);
-  // As if the last thread had just run in the forward order, the first in the reverse.
-  bool reverse = worker.schedule == Schedule::kReverse;
-  Fiber* first = pick(worker, reverse ? 0 : worker.warp_count - 1, reverse ? 0 : kWarpLanes - 1);
   worker.stats.blocks++;
-  simt_switch(&worker.host_stack_pointer, first->stack_pointer);
+  simt_switch(&worker.host_stack_pointer, first_of_block(worker)->stack_pointer);
 }
 
 void wake(Fiber* fiber) {
@@ -208,7 +245,7 @@ void yield(loc_t loc) {
     fail(FaultKind::kEndless, loc,
          "waits in a loop for what does not come" + describe_waiting(worker));
   }
-  Fiber* next = pick(worker, fiber->warp, fiber->lane);
+  Fiber* next = pick_fairly(worker, fiber);
   if (next != fiber) switch_to(fiber, next);
 }
 

@@ -14,7 +14,7 @@ namespace {
 constexpr size_t kDynamicCapacity = 256 << 10;
 constexpr PlaceId kKnownPlace = 0x80000000;
 // Basic blocks that one thread may run on end.
-constexpr uint64_t kMaxSteps = uint64_t{1} << 30;
+constexpr uint64_t kMaxSteps = uint64_t{1} << 26;
 
 // The process's clock, and what it takes to start it anew before it overflows.
 struct Clock {
