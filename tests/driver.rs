@@ -55,6 +55,11 @@ fn work_runs_in_order() {
 }
 
 #[test]
+fn recorded_work_runs_when_it_is_launched() {
+    run("graphs", &[]);
+}
+
+#[test]
 fn wrong_launches_are_refused() {
     run("wrong_launches", &[]);
 }
@@ -139,6 +144,26 @@ mod scenarios {
             let found = to.to_vec().unwrap();
             assert!(found[..48] == values[..48] && found[48..] == [0; 16], "{found:?}");
         }
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn graphs() {
+        let stream = stream();
+        let mut from = Buffer::from_slice(&stream, &[1u8; 16]).unwrap();
+        let mut to = Buffer::from_slice(&stream, &[0u8; 16]).unwrap();
+        let mut copy = || ptx_stream_copy(&*stream, SHAPE, from.ptr(), to.ptr_mut(), 1);
+        let graph = stream.capture(&mut copy).unwrap();
+        assert_eq!(to.to_vec().unwrap(), [0; 16]);
+        for value in [1, 2] {
+            from.upload(0, &[value; 16]).unwrap();
+            graph.launch().unwrap();
+            assert_eq!(to.to_vec().unwrap(), [value; 16]);
+        }
+
+        let refused = stream.capture(&mut || from.upload(0, &[3; 16])).err().unwrap().to_string();
+        assert!(refused.contains("upload: not while a graph is recorded"), "{refused}");
+        from.upload(0, &[3; 16]).expect("the capture has ended");
     }
 
     #[test]

@@ -18,6 +18,8 @@ mod embed;
 mod emulator;
 #[path = "kernels/gpu.rs"]
 mod gpu;
+#[path = "kernels/graph.rs"]
+mod graph;
 #[path = "kernels/linear.rs"]
 mod linear;
 #[path = "kernels/linear_f32.rs"]

@@ -3,6 +3,7 @@
 //! The driver's library is looked for when a device is opened, so a program with this backend links and starts where
 //! there is none. The machine code of `kernels/` is part of the program; nothing is compiled when it runs.
 
+mod graph;
 mod kernels;
 mod probe;
 mod stream;

@@ -51,6 +51,25 @@ pub trait Stream: Send + Sync {
 
     /// Waits for all work enqueued so far.
     fn synchronize(&self) -> Result<(), DeviceError>;
+
+    /// Records the launches and copies that `work` enqueues on this stream, instead of running them. Nothing else may
+    /// happen on the stream meanwhile, from no thread: it is refused, and a buffer that is dropped spoils the recording.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`DeviceError::Failed`]. The stream is as it was.
+    fn capture(
+        &self,
+        work: &mut dyn FnMut() -> Result<(), DeviceError>,
+    ) -> Result<Box<dyn Graph>, DeviceError>;
+}
+
+/// Work that was recorded by [`Stream::capture`], with all its arguments. The buffers that it uses must outlive it.
+pub trait Graph: Send {
+    /// Enqueues the work on the stream that recorded it.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    fn launch(&self) -> Result<(), DeviceError>;
 }
 
 /// The blocks and threads of a launch.

@@ -1,8 +1,8 @@
 //! The emulated GPU as a device of the engine's host side.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use bidslate::cuda::launch::{Address, Argument, Kernel, LaunchShape, Stream};
+use bidslate::cuda::launch::{Address, Argument, Graph, Kernel, LaunchShape, Stream};
 use bidslate::error::DeviceError;
 use simt::{Build, Copies, Emulator, Schedule};
 
@@ -10,14 +10,28 @@ use crate::setup::Inputs;
 
 /// A stream whose work runs at once, on the thread that enqueues it.
 pub struct EmulatedStream {
+    device: Device,
+    /// What was enqueued since a recording began.
+    recorded: Mutex<Option<Vec<Work>>>,
+}
+
+#[derive(Clone)]
+struct Device {
     emulator: Emulator,
     name: String,
+}
+
+/// What a graph is made of.
+enum Work {
+    Launch(&'static Kernel, LaunchShape, Vec<Argument>),
+    Copy { to: Address, from: Address, bytes: usize },
 }
 
 /// A stream on an emulator of this build and behaviour.
 pub fn stream(build: Build, schedule: Schedule, copies: Copies) -> Arc<dyn Stream> {
     let emulator = Emulator::open(build).unwrap().schedule(schedule).copies(copies);
-    Arc::new(EmulatedStream { emulator, name: format!("emulator, {build:?}, {schedule:?}, {copies:?}") })
+    let name = format!("emulator, {build:?}, {schedule:?}, {copies:?}");
+    Arc::new(EmulatedStream { device: Device { emulator, name }, recorded: Mutex::new(None) })
 }
 
 /// What kernels are tested on: both builds of the emulator, the fast one, and the one that checks every access, in an
@@ -33,36 +47,75 @@ pub fn streams() -> Vec<Arc<dyn Stream>> {
     ]
 }
 
-impl EmulatedStream {
+impl Device {
     fn failed<E: std::fmt::Display>(&self, call: &str) -> impl FnOnce(E) -> DeviceError {
         let (device, call) = (self.name.clone(), call.to_owned());
         move |error| DeviceError::Failed { device, call, message: error.to_string() }
+    }
+
+    fn run(&self, work: &Work) -> Result<(), DeviceError> {
+        match work {
+            Work::Copy { to, from, bytes } => {
+                self.emulator.copy(*to, *from, *bytes).map_err(self.failed("copy"))
+            }
+            Work::Launch(kernel, shape, arguments) => {
+                let bytes: Vec<&[u8]> =
+                    arguments.iter().map(|argument| &argument.word[..argument.size]).collect();
+                let block = [shape.block, 1, 1];
+                // SAFETY: the addresses among the arguments come from this emulator's memory, where the kernels stay;
+                // what they do outside of it is what the tests are to find.
+                let run = unsafe {
+                    self.emulator.launch(kernel.name, shape.grid, block, shape.shared_bytes, &bytes)
+                };
+                run.map(|_| ()).map_err(self.failed(kernel.name))
+            }
+        }
+    }
+}
+
+impl EmulatedStream {
+    /// The emulator, for what cannot be recorded.
+    fn emulator(&self, call: &str) -> Result<&Emulator, DeviceError> {
+        match *self.recorded.lock().unwrap() {
+            Some(_) => Err(self.device.failed(call)("not while a graph is recorded")),
+            None => Ok(&self.device.emulator),
+        }
+    }
+
+    fn enqueue(&self, work: Work) -> Result<(), DeviceError> {
+        match &mut *self.recorded.lock().unwrap() {
+            Some(recorded) => {
+                recorded.push(work);
+                Ok(())
+            }
+            None => self.device.run(&work),
+        }
     }
 }
 
 impl Stream for EmulatedStream {
     fn describe(&self) -> String {
-        self.name.clone()
+        self.device.name.clone()
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
-        self.emulator.allocate(bytes).map_err(self.failed("allocate"))
+        self.emulator("allocate")?.allocate(bytes).map_err(self.device.failed("allocate"))
     }
 
     fn free(&self, address: Address) {
-        self.emulator.free(address).unwrap();
+        self.device.emulator.free(address).unwrap();
     }
 
     fn upload(&self, to: Address, from: &[u8]) -> Result<(), DeviceError> {
-        self.emulator.write(to, from).map_err(self.failed("upload"))
+        self.emulator("upload")?.write(to, from).map_err(self.device.failed("upload"))
     }
 
     fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {
-        self.emulator.read(from, to).map_err(self.failed("download"))
+        self.emulator("download")?.read(from, to).map_err(self.device.failed("download"))
     }
 
     fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), DeviceError> {
-        self.emulator.copy(to, from, bytes).map_err(self.failed("copy"))
+        self.enqueue(Work::Copy { to, from, bytes })
     }
 
     fn launch(
@@ -71,16 +124,34 @@ impl Stream for EmulatedStream {
         shape: LaunchShape,
         arguments: &[Argument],
     ) -> Result<(), DeviceError> {
-        let bytes: Vec<&[u8]> = arguments.iter().map(|argument| &argument.word[..argument.size]).collect();
-        // SAFETY: the addresses among the arguments come from this emulator's memory, where the kernels stay; what
-        // they do outside of it is what the tests are to find.
-        let run = unsafe {
-            self.emulator.launch(kernel.name, shape.grid, [shape.block, 1, 1], shape.shared_bytes, &bytes)
-        };
-        run.map(|_| ()).map_err(self.failed(kernel.name))
+        self.enqueue(Work::Launch(kernel, shape, arguments.to_vec()))
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        Ok(())
+        self.emulator("synchronize").map(|_| ())
+    }
+
+    fn capture(
+        &self,
+        work: &mut dyn FnMut() -> Result<(), DeviceError>,
+    ) -> Result<Box<dyn Graph>, DeviceError> {
+        self.emulator("begin capture")?;
+        *self.recorded.lock().unwrap() = Some(Vec::new());
+        let worked = work();
+        let works = self.recorded.lock().unwrap().take().unwrap_or_default();
+        worked?;
+        Ok(Box::new(EmulatedGraph { device: self.device.clone(), works }))
+    }
+}
+
+/// Recorded work, run again at each launch.
+struct EmulatedGraph {
+    device: Device,
+    works: Vec<Work>,
+}
+
+impl Graph for EmulatedGraph {
+    fn launch(&self) -> Result<(), DeviceError> {
+        self.works.iter().try_for_each(|work| self.device.run(work))
     }
 }

@@ -2,31 +2,43 @@
 
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use cudarc::driver::sys::CUresult;
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUresult, CUstreamCaptureMode};
 use cudarc::driver::{CudaStream, DriverError, result};
 
 use super::Context;
-use crate::cuda::launch::{Address, Argument, Kernel, LaunchShape, Stream};
+use super::graph::DriverGraph;
+use crate::cuda::launch::{Address, Argument, Graph, Kernel, LaunchShape, Stream};
 use crate::error::DeviceError;
 
 pub(super) struct DriverStream {
     stream: Arc<CudaStream>,
     context: Arc<Context>,
+    /// Whether work is recorded instead of run.
+    capturing: AtomicBool,
 }
 
 impl DriverStream {
     pub fn new(context: Arc<Context>, stream: Arc<CudaStream>) -> Self {
-        Self { stream, context }
+        Self { stream, context, capturing: AtomicBool::new(false) }
+    }
+
+    /// A call that cannot be part of a graph.
+    fn call<T>(&self, name: &str, call: impl FnOnce() -> Result<T, DriverError>) -> Result<T, DeviceError> {
+        match self.capturing.load(Ordering::Relaxed) {
+            true => Err(self.refuse(name, "not while a graph is recorded".into())),
+            false => self.context.call(name, call),
+        }
     }
 
     fn out_of_memory(&self, needed: usize) -> Result<DeviceError, DeviceError> {
-        let (free, total) = self.context.call("allocate", || self.stream.context().mem_get_info())?;
+        let (free, total) = self.call("allocate", || self.stream.context().mem_get_info())?;
         Ok(DeviceError::OutOfMemory { device: self.context.device.clone(), needed, free, total })
     }
 
-    fn refuse(&self, kernel: &Kernel, message: String) -> DeviceError {
-        DeviceError::Failed { device: self.context.device.clone(), call: kernel.name.into(), message }
+    fn refuse(&self, call: &str, message: String) -> DeviceError {
+        DeviceError::Failed { device: self.context.device.clone(), call: call.into(), message }
     }
 }
 
@@ -36,7 +48,7 @@ impl Stream for DriverStream {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
-        let allocated = self.context.call("allocate", || {
+        let allocated = self.call("allocate", || {
             // SAFETY: the contents are undefined, as the contract says.
             match unsafe { result::malloc_sync(bytes) } {
                 Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Ok(None),
@@ -52,14 +64,14 @@ impl Stream for DriverStream {
     fn free(&self, address: Address) {
         // A fault is met again by the next call that can report it.
         let _ = self.synchronize();
-        let _ = self.context.call("free", || {
+        let _ = self.call("free", || {
             // SAFETY: `allocate` gave the address, and all work of the stream that could use it is done.
             unsafe { result::free_sync(address) }
         });
     }
 
     fn upload(&self, to: Address, from: &[u8]) -> Result<(), DeviceError> {
-        self.context.call("upload", || {
+        self.call("upload", || {
             // SAFETY: the caller owns the destination. The source is pageable memory (nothing here pins any), which
             // the driver has read when it returns.
             unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) }
@@ -67,7 +79,7 @@ impl Stream for DriverStream {
     }
 
     fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {
-        self.context.call("download", || {
+        self.call("download", || {
             // SAFETY: the caller owns the source, and `to` outlives the copy, which is waited for.
             unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }
                 .and(self.stream.synchronize())
@@ -88,12 +100,16 @@ impl Stream for DriverStream {
         arguments: &[Argument],
     ) -> Result<(), DeviceError> {
         let Some(function) = self.context.kernels.function(kernel) else {
-            return Err(self.refuse(kernel, format!("there is no such kernel in kernels/{}.cu", kernel.file)));
+            return Err(
+                self.refuse(kernel.name, format!("there is no such kernel in kernels/{}.cu", kernel.file))
+            );
         };
         if !arguments.iter().map(|argument| argument.size).eq(function.parameters().iter().copied()) {
             let sizes: Vec<usize> = arguments.iter().map(|argument| argument.size).collect();
             let expected = function.parameters();
-            return Err(self.refuse(kernel, format!("arguments of {sizes:?} bytes, expected {expected:?}")));
+            return Err(
+                self.refuse(kernel.name, format!("arguments of {sizes:?} bytes, expected {expected:?}"))
+            );
         }
         let mut words: Vec<*mut c_void> =
             arguments.iter().map(|argument| argument.word.as_ptr().cast_mut().cast()).collect();
@@ -117,6 +133,25 @@ impl Stream for DriverStream {
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        self.context.call("synchronize", || self.stream.synchronize())
+        self.call("synchronize", || self.stream.synchronize())
+    }
+
+    fn capture(
+        &self,
+        work: &mut dyn FnMut() -> Result<(), DeviceError>,
+    ) -> Result<Box<dyn Graph>, DeviceError> {
+        // Other threads are free to work on other streams.
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.call("begin capture", || self.stream.begin_capture(mode))?;
+        self.capturing.store(true, Ordering::Relaxed);
+        let worked = work();
+        self.capturing.store(false, Ordering::Relaxed);
+        // Whatever came of the work: the stream is good for nothing else before.
+        let flags = CUgraphInstantiate_flags(0);
+        let graph = self.context.call("end capture", || self.stream.end_capture(flags));
+        worked?;
+        let graph = graph?.ok_or_else(|| self.refuse("end capture", "there is no graph".into()))?;
+        self.context.call("upload graph", || graph.upload())?;
+        Ok(Box::new(DriverGraph::new(graph, self.context.clone())))
     }
 }

@@ -1,0 +1,56 @@
+//! Work that is recorded and launched as one.
+
+use bidslate::cuda::launch::{Buffer, LaunchShape};
+use bidslate::error::DeviceError;
+
+use crate::emulator::streams;
+use crate::ptx::ptx_stream_copy;
+
+const SHAPE: LaunchShape = LaunchShape { grid: [1, 1, 1], block: 32, shared_bytes: 0 };
+
+#[test]
+fn a_graph_runs_at_each_launch_and_not_before() {
+    for stream in streams() {
+        let what = stream.describe();
+        let mut from = Buffer::from_slice(&stream, &[1u8; 64]).unwrap();
+        let mut middle = Buffer::from_slice(&stream, &[0u8; 64]).unwrap();
+        let mut to = Buffer::from_slice(&stream, &[0u8; 64]).unwrap();
+        let copy = |from: &Buffer<u8>, to: &mut Buffer<u8>| {
+            ptx_stream_copy(&*stream, SHAPE, from.ptr(), to.ptr_mut(), 4)
+        };
+        let graph = stream
+            .capture(&mut || {
+                copy(&from, &mut middle)?;
+                copy(&middle, &mut to)
+            })
+            .unwrap();
+        assert_eq!(to.to_vec().unwrap(), [0; 64], "{what}");
+        for value in [1, 2] {
+            from.upload(0, &[value; 64]).unwrap();
+            graph.launch().unwrap();
+            assert_eq!(to.to_vec().unwrap(), [value; 64], "{what}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_recorded_is_refused_and_leaves_the_stream_as_it_was() {
+    for stream in streams() {
+        let what = stream.describe();
+        let mut buffer = Buffer::from_slice(&stream, &[1u8; 16]).unwrap();
+        let refused = |error: DeviceError| {
+            assert!(error.to_string().contains("not while a graph is recorded"), "{what}: {error}");
+        };
+        let captured = stream.capture(&mut || {
+            refused(buffer.to_vec().unwrap_err());
+            refused(stream.synchronize().unwrap_err());
+            refused(Buffer::<u8>::new(&stream, 16).unwrap_err());
+            refused(stream.capture(&mut || Ok(())).err().unwrap());
+            buffer.upload(0, &[2; 16])
+        });
+        refused(captured.err().unwrap());
+        assert_eq!(buffer.to_vec().unwrap(), [1; 16], "{what}");
+        buffer.upload(0, &[3; 16]).unwrap();
+        assert_eq!(buffer.to_vec().unwrap(), [3; 16], "{what}");
+    }
+}
