@@ -8,6 +8,7 @@ namespace {
 
 void release(Worker& worker, Barrier& barrier) {
   if (barrier.expected == 0) {
+    worker.block_waits -= barrier.arrived;
     worker.checker.order_block(worker);
   } else {
     for (unsigned w = 0; w < worker.warp_count; w++) {
@@ -50,6 +51,7 @@ void wait_for_block(Barrier& barrier, loc_t loc) {
     fail(FaultKind::kBarrier, loc, "barrier 0 is in use with an explicit number of threads");
   }
   barrier.arrived++;
+  worker.block_waits++;
   if (barrier.arrived < worker.live) {
     barrier.waiting[fiber->warp] |= 1u << fiber->lane;
     suspend(Status::kAtBarrier);

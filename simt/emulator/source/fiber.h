@@ -9,7 +9,8 @@
 
 namespace simt {
 
-enum class Status : uint8_t { kReady, kAtBarrier, kAtCollective, kAtMbarrier, kDone };
+// What a fiber does, or waited for when it last stopped: `Warp::ready` tells whether it can go on.
+enum class Status : uint8_t { kRunning, kAtBarrier, kAtCollective, kAtMbarrier, kDone };
 
 // A cp.async that has not landed.
 struct PendingCopy {
@@ -23,8 +24,6 @@ struct alignas(64) Fiber : Thread {
   void* stack_pointer;  // while it does not run
   Status status;
   bool fenced;              // has executed __threadfence in this block
-  Collective collective;    // the one it waits in, with its mask
-  unsigned mask;
   uint32_t mbarrier;        // the shared address it waits at
   uint32_t copy_group;      // cp.async groups committed so far
   loc_t place;              // where it last called the emulator

@@ -119,11 +119,13 @@ std::string describe_waiting(const Worker& worker) {
   for (unsigned i = 0; i < worker.threads; i++) {
     const Fiber* fiber = worker.fibers[i];
     if (fiber->status == Status::kDone) continue;
-    std::string what = format("%s at %s:%u", verb(fiber->status), fiber->place.file_name(),
+    bool ready = worker.warps[fiber->warp].ready >> fiber->lane & 1;
+    Status status = ready ? Status::kRunning : fiber->status;
+    std::string what = format("%s at %s:%u", verb(status), fiber->place.file_name(),
                               unsigned(fiber->place.line()));
-    if (fiber->status == Status::kAtCollective) {
+    if (status == Status::kAtCollective) {
       const Warp& warp = worker.warps[fiber->warp];
-      what += format(" with mask 0x%08x (arrived 0x%08x)", fiber->mask, warp.arrived);
+      what += format(" with mask 0x%08x (arrived 0x%08x)", warp.masks[fiber->lane], warp.arrived);
     }
     Group& group = groups[what];
     if (!group.threads++) group.first = fiber;
@@ -163,7 +165,7 @@ void run_next(Fiber* fiber) {
   worker.warps[fiber->warp].live &= ~(1u << fiber->lane);
   make_unready(fiber, Status::kDone);
   if (!worker.live) leave_for_host(fiber);
-  release_after_exit(worker);
+  if (worker.block_waits) release_after_exit(worker);
   run_next(fiber);
   __builtin_unreachable();
 }
@@ -189,7 +191,7 @@ void prepare_fiber(Worker& worker, unsigned index, uint3 block, dim3 block_size,
   fiber->copy_group = 0;
   fiber->copies.clear();
   fiber->place = loc_t();
-  fiber->status = Status::kReady;
+  fiber->status = Status::kRunning;
   prepare(fiber, fiber_main);
 }
 
@@ -198,6 +200,7 @@ void reset_block(Worker& worker) {
   worker.live = worker.threads;
   worker.ready_warps = uint32_t((uint64_t{1} << worker.warp_count) - 1);
   worker.idle_yields = 0;
+  worker.block_waits = 0;
   worker.mbarriers.clear();
   for (unsigned w = 0; w < worker.warp_count; w++) {
     unsigned lanes = std::min(kWarpLanes, worker.threads - w * kWarpLanes);
@@ -225,7 +228,6 @@ void run_block(Worker& worker, uint3 block, dim3 block_size, dim3 grid_size) {
 
 void wake(Fiber* fiber) {
   Worker& worker = *fiber->worker;
-  fiber->status = Status::kReady;
   worker.warps[fiber->warp].ready |= 1u << fiber->lane;
   worker.ready_warps |= 1u << fiber->warp;
   worker.idle_yields = 0;
@@ -235,6 +237,7 @@ void suspend(Status status) {
   Fiber* fiber = current_fiber();
   make_unready(fiber, status);
   run_next(fiber);
+  fiber->status = Status::kRunning;
 }
 
 void yield(loc_t loc) {

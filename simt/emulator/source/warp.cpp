@@ -28,28 +28,31 @@ const char* name(Collective collective) {
   return "collective";
 }
 
-void check_mask(const Fiber* fiber, const Warp& warp) {
-  if (!(fiber->mask >> fiber->lane & 1)) {
+void check_mask(const Fiber* fiber, const Warp& warp, Collective kind, unsigned mask) {
+  if (!(mask >> fiber->lane & 1)) {
     fail(FaultKind::kCollective, fiber->place,
-         format("lane %u calls a %s with mask 0x%08x, which leaves it out", fiber->lane,
-                name(fiber->collective), fiber->mask));
+         format("lane %u calls a %s with mask 0x%08x, which leaves it out", fiber->lane, name(kind), mask));
   }
-  if (fiber->mask & ~warp.live) {
+  if (mask & ~warp.live) {
     fail(FaultKind::kCollective, fiber->place,
-         format("%s with mask 0x%08x, of which lanes 0x%08x have exited or never existed",
-                name(fiber->collective), fiber->mask, fiber->mask & ~warp.live));
+         format("%s with mask 0x%08x, of which lanes 0x%08x have exited or never existed", name(kind),
+                mask, mask & ~warp.live));
   }
 }
 
-void check_agreement(const Fiber* fiber) {
-  for (uint32_t rest = fiber->mask; rest; rest &= rest - 1) {
-    const Fiber* other = fiber->worker->fiber(fiber->warp, unsigned(__builtin_ctz(rest)));
-    if (other->collective == fiber->collective && other->mask == fiber->mask) continue;
-    fail(FaultKind::kCollective, Place::of(fiber->place),
-         format("lane %u is at a %s with mask 0x%08x, but lane %u at a %s with mask 0x%08x",
-                fiber->lane, name(fiber->collective), fiber->mask, other->lane,
-                name(other->collective), other->mask),
-         Place::of(other->place));
+[[noreturn]] void fail_disagreement(const Fiber* fiber, const Warp& warp, unsigned other_lane) {
+  const Fiber* other = fiber->worker->fiber(fiber->warp, other_lane);
+  fail(FaultKind::kCollective, Place::of(fiber->place),
+       format("lane %u is at a %s with mask 0x%08x, but lane %u at a %s with mask 0x%08x", fiber->lane,
+              name(warp.collectives[fiber->lane]), warp.masks[fiber->lane], other->lane,
+              name(warp.collectives[other->lane]), warp.masks[other->lane]),
+       Place::of(other->place));
+}
+
+void check_agreement(const Fiber* fiber, const Warp& warp, Collective kind, unsigned mask) {
+  for (uint32_t rest = mask; rest; rest &= rest - 1) {
+    unsigned lane = unsigned(__builtin_ctz(rest));
+    if (warp.collectives[lane] != kind || warp.masks[lane] != mask) fail_disagreement(fiber, warp, lane);
   }
 }
 
@@ -108,24 +111,21 @@ void collective(Collective kind, unsigned mask, void* payload, CollectiveBody bo
   Fiber* fiber = current_fiber();
   Worker& worker = *fiber->worker;
   Warp& warp = worker.warps[fiber->warp];
-  fiber->collective = kind;
-  fiber->mask = mask;
   fiber->place = loc;
-  check_mask(fiber, warp);
+  check_mask(fiber, warp, kind, mask);
+  warp.collectives[fiber->lane] = kind;
+  warp.masks[fiber->lane] = mask;
   warp.payloads[fiber->lane] = payload;
   warp.arrived |= 1u << fiber->lane;
   if ((warp.arrived & mask) != mask) {
     suspend(Status::kAtCollective);
     return;
   }
-  check_agreement(fiber);
+  check_agreement(fiber, warp, kind, mask);
   worker.stats.collectives++;
   if (body) body(warp.payloads, mask);
   if (kind == Collective::kSyncWarp) worker.checker.order_warp(warp.clock, fiber->warp);
   warp.arrived &= ~mask;
-  for (uint32_t rest = mask; rest; rest &= rest - 1) {
-    worker.fiber(fiber->warp, unsigned(__builtin_ctz(rest)))->status = Status::kReady;
-  }
   warp.ready |= mask;
   worker.ready_warps |= 1u << fiber->warp;
   worker.idle_yields = 0;
@@ -157,12 +157,13 @@ unsigned active_mask() {
 
 void check_no_lane_waits_for(Fiber* fiber) {
   Worker& worker = *fiber->worker;
-  for (uint32_t rest = worker.warps[fiber->warp].arrived; rest; rest &= rest - 1) {
-    const Fiber* other = worker.fiber(fiber->warp, unsigned(__builtin_ctz(rest)));
-    if (!(other->mask >> fiber->lane & 1)) continue;
-    fail(FaultKind::kCollective, other->place,
-         format("lane %u exits, but the mask 0x%08x of the %s names it", fiber->lane, other->mask,
-                name(other->collective)));
+  const Warp& warp = worker.warps[fiber->warp];
+  for (uint32_t rest = warp.arrived; rest; rest &= rest - 1) {
+    unsigned lane = unsigned(__builtin_ctz(rest));
+    if (!(warp.masks[lane] >> fiber->lane & 1)) continue;
+    fail(FaultKind::kCollective, worker.fiber(fiber->warp, lane)->place,
+         format("lane %u exits, but the mask 0x%08x of the %s names it", fiber->lane, warp.masks[lane],
+                name(warp.collectives[lane])));
   }
 }
 

@@ -45,6 +45,9 @@ struct Warp {
   uint32_t live;     // lanes that have not exited
   uint32_t ready;    // lanes that can run
   uint32_t arrived;  // lanes that wait in a collective
+  // What each of those lanes has come with. Here and not in the fibers: the last to arrive reads all of it.
+  Collective collectives[kWarpLanes];
+  uint32_t masks[kWarpLanes];
   void* payloads[kWarpLanes];
   WarpClock clock;
 };
@@ -100,6 +103,7 @@ struct Worker {
   uint64_t idle_yields;  // since something other than a yield happened
   Warp warps[kMaxWarps];
   Barrier barriers[kBarriers];
+  unsigned block_waits;  // threads that wait in a barrier of all threads
   SharedMemory shared;
   std::vector<Mbarrier> mbarriers;
 

@@ -43,13 +43,13 @@ struct Checker::Event {
   bool in_shared;
 };
 
-Checker::Checker() { dynamic_shared_.reserve(kDynamicCapacity); }
+Checker::Checker() : device_(shadow::device()) { dynamic_shared_.reserve(kDynamicCapacity); }
 
 void Checker::begin_launch(Worker& worker, const LoadedLibrary& library) {
   {
     std::lock_guard lock(process_clock.mutex);
     if (process_clock.launches++ == 0 && process_clock.now > Time{1} << 31) {
-      shadow::device().release_cells(0, DeviceMemory::kCapacity);
+      device_.release_cells(0, DeviceMemory::kCapacity);
       process_clock.now = 1;
       process_clock.generation++;
     }
@@ -185,9 +185,13 @@ void Checker::landed(Fiber*, void* to, size_t bytes) {
 
 const Shadow* Checker::find_shadow(const Event& event) {
   if (dynamic_shared_.contains(event.address)) return &dynamic_shared_;
-  if (shadow::device().contains(event.address)) return &shadow::device();
+  if (device_.contains(event.address)) return &device_;
   if (static_shared_.contains(event.address)) return &static_shared_;
   if (library_->contains(event.address) && !writes(event.access)) return nullptr;  // constants
+  fail_outside(event);
+}
+
+void Checker::fail_outside(const Event& event) {
   Place at = place(event.place);
   if (library_->contains(event.address)) {
     fail(FaultKind::kOutOfBounds, at, "a write to constant or static storage");
@@ -198,6 +202,22 @@ const Shadow* Checker::find_shadow(const Event& event) {
   fail(FaultKind::kOutOfBounds, at,
        format("a %s of %zu bytes at 0x%zx, which is neither device nor shared memory",
               writes(event.access) ? "write" : "read", event.bytes, size_t(event.address)));
+}
+
+void Checker::fail_misaligned(const Event& event) {
+  fail(FaultKind::kMisaligned, place(event.place), describe(event) + " is misaligned");
+}
+
+void Checker::fail_race(const Event& event, const char* other, unsigned thread, PlaceId other_place) {
+  fail(FaultKind::kRace, place(event.place),
+       describe(event) + " is not ordered after the " + other + " by " +
+           event.fiber->worker->fibers[thread]->describe(),
+       place(other_place));
+}
+
+void Checker::fail_race_of_blocks(const Event& event, const char* other, PlaceId other_place) {
+  fail(FaultKind::kRace, place(event.place),
+       describe(event) + " is not ordered with a " + other + " by another block", place(other_place));
 }
 
 void Checker::fail_state(const Event& event, const Shadow& shadow, size_t offset) {
@@ -226,6 +246,7 @@ void Checker::fail_state(const Event& event, const Shadow& shadow, size_t offset
 
 void Checker::check_states(const Event& event, const Shadow& shadow) {
   size_t offset = shadow.offset(event.address);
+  if (shadow.all_initialised(offset, event.bytes)) return;
   size_t inside = std::min(event.bytes, shadow.bytes - offset);
   size_t known = shadow.first_other(offset, inside, ByteState::kInitialised);
   if (known == event.bytes) return;
@@ -242,14 +263,13 @@ void Checker::check_states(const Event& event, const Shadow& shadow) {
   }
 }
 
-void Checker::judge(const Event& given) {
-  const Shadow* shadow = find_shadow(given);
+void Checker::judge(Event event) {
+  const Shadow* shadow = find_shadow(event);
   if (!shadow) return;
-  Event event = given;
-  event.in_shared = shadow != &shadow::device();
+  event.in_shared = shadow != &device_;
   bool power_of_two = (event.bytes & (event.bytes - 1)) == 0;
   if (power_of_two && event.bytes <= 16 && event.address & (event.bytes - 1)) {
-    fail(FaultKind::kMisaligned, place(event.place), describe(event) + " is misaligned");
+    fail_misaligned(event);
   }
   check_states(event, *shadow);
   if (!event.in_shared && is_atomic(event.access) && event.fiber->fenced) sees_other_blocks_ = true;
@@ -282,23 +302,18 @@ void Checker::check_after_write(const Event& event, const Cell& cell) {
   if (cell.write_is_atomic && is_atomic(event.access)) return;
   if (from_other_block(cell.write_time)) {
     if (event.in_shared || sees_other_blocks_) return;
-    fail(FaultKind::kRace, place(event.place),
-         describe(event) + " is not ordered with a write by another block", place(cell.write_place));
+    fail_race_of_blocks(event, "write", cell.write_place);
   }
   if (cell.writer == event.fiber->linear) return;
   if (ordered(event, cell.writer / kWarpLanes, cell.write_time)) return;
-  fail(FaultKind::kRace, place(event.place),
-       describe(event) + " is not ordered after the write by " +
-           event.fiber->worker->fibers[cell.writer]->describe(),
-       place(cell.write_place));
+  fail_race(event, "write", cell.writer, cell.write_place);
 }
 
 void Checker::check_after_reads(const Event& event, const Cell& cell) {
   bool other_block = from_other_block(std::max(cell.read_time[0], cell.read_time[1])) ||
                      (cell.other_block_read && cell.read_time[0] > launch_begin_);
   if (other_block && !event.in_shared && !sees_other_blocks_) {
-    fail(FaultKind::kRace, place(event.place),
-         describe(event) + " is not ordered with a read by another block", place(cell.read_place));
+    fail_race_of_blocks(event, "read", cell.read_place);
   }
   for (unsigned i = 0; i < 2; i++) {
     if (cell.read_time[i] <= block_begin_) continue;
@@ -306,10 +321,7 @@ void Checker::check_after_reads(const Event& event, const Cell& cell) {
     uint32_t others = cell.read_lanes[i];
     if (warp == event.fiber->warp) others &= ~(1u << event.fiber->lane);
     if (!others || ordered(event, warp, cell.read_time[i])) continue;
-    const Fiber* reader = event.fiber->worker->fiber(warp, unsigned(__builtin_ctz(others)));
-    fail(FaultKind::kRace, place(event.place),
-         describe(event) + " is not ordered after the read by " + reader->describe(),
-         place(cell.read_place));
+    fail_race(event, "read", warp * kWarpLanes + unsigned(__builtin_ctz(others)), cell.read_place);
   }
 }
 

@@ -75,15 +75,22 @@ class Checker {
  private:
   struct Event;  // an access being judged
 
-  void judge(const Event& event);
+  void judge(Event event);
   const Shadow* find_shadow(const Event& event);
   void check_states(const Event& event, const Shadow& shadow);
-  [[noreturn]] void fail_state(const Event& event, const Shadow& shadow, size_t offset);
   void judge_cell(const Event& event, Cell& cell, uint16_t bytes);
   void check_after_write(const Event& event, const Cell& cell);
   void check_after_reads(const Event& event, const Cell& cell);
   void record_read(const Event& event, Cell& cell, uint16_t bytes);
   void record_write(const Event& event, Cell& cell, uint16_t bytes);
+  // Apart from what runs for every access, to keep that short.
+  [[noreturn, gnu::cold]] void fail_outside(const Event& event);
+  [[noreturn, gnu::cold]] void fail_misaligned(const Event& event);
+  [[noreturn, gnu::cold]] void fail_state(const Event& event, const Shadow& shadow, size_t offset);
+  [[noreturn, gnu::cold]] void fail_race(const Event& event, const char* other, unsigned thread,
+                                         PlaceId other_place);
+  [[noreturn, gnu::cold]] void fail_race_of_blocks(const Event& event, const char* other,
+                                                   PlaceId other_place);
   bool from_other_block(Time time) const { return time > launch_begin_ && time <= block_begin_; }
   bool ordered(const Event& event, unsigned warp, Time time) const;
   PlaceId id_of(loc_t loc);
@@ -92,6 +99,7 @@ class Checker {
 
   static inline std::atomic<bool> has_launched_{false};
 
+  Shadow& device_;
   Shadow dynamic_shared_, static_shared_;
   size_t static_capacity_ = 0;
   const LoadedLibrary* library_ = nullptr;

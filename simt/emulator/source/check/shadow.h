@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace simt {
 
@@ -53,9 +54,33 @@ struct Shadow {
   bool contains(uintptr_t address) const { return address - begin < bytes; }
   size_t offset(uintptr_t address) const { return address - begin; }
   void set(size_t offset, size_t count, ByteState state);
+  // Whether all of 1, 2, 4, 8 or 16 bytes at a multiple of their number are initialised; false for other counts.
+  bool all_initialised(size_t offset, size_t count) const;
   // The first of `count` bytes whose state is not `state`, or `count`.
   size_t first_other(size_t offset, size_t count, ByteState state) const;
 };
+
+inline bool Shadow::all_initialised(size_t offset, size_t count) const {
+  constexpr uint64_t kEight = 0x0101010101010101u * uint64_t(ByteState::kInitialised);
+  auto holds = [&](auto part, size_t at) {
+    memcpy(&part, states + offset + at, sizeof part);
+    return part == decltype(part)(kEight);
+  };
+  switch (count) {
+    case 1:
+      return holds(uint8_t{}, 0);
+    case 2:
+      return holds(uint16_t{}, 0);
+    case 4:
+      return holds(uint32_t{}, 0);
+    case 8:
+      return holds(uint64_t{}, 0);
+    case 16:
+      return holds(uint64_t{}, 0) && holds(uint64_t{}, 8);
+    default:
+      return false;
+  }
+}
 
 // Device memory's shadow, shared by all workers.
 namespace shadow {
