@@ -89,6 +89,13 @@ impl Tree<EffectiveBid> {
         Aggregate { count, sum, max: (count > 0).then_some(Micros(max)) }
     }
 
+    /// The bids that are not what they were in `before`, a column of the same length, with their positions.
+    pub(super) fn changed_since(&self, before: &Self) -> Vec<(u32, Option<Micros>)> {
+        let mut changed = Vec::new();
+        self.differences(before, |position, value| changed.push((position as u32, value.get().map(Micros))));
+        changed
+    }
+
     /// Calls `f` with every position of `range` that bids exactly `bid`, in order.
     pub(super) fn positions_of(&self, range: Range<usize>, bid: Micros, mut f: impl FnMut(usize)) {
         self.visit(

@@ -255,6 +255,12 @@ impl Snapshot {
         self.effective.positions_of(range, bid, f);
     }
 
+    /// The positions of [`Snapshot::ads`], ascending, whose [`Snapshot::bid_at`] is not what it was in `before`, with
+    /// what it is now; `None` where the two snapshots do not have the same ads. What the two share is passed over.
+    pub fn changed_bids(&self, before: &Self) -> Option<Vec<(u32, Option<Micros>)>> {
+        Arc::ptr_eq(&self.store, &before.store).then(|| self.effective.changed_since(&before.effective))
+    }
+
     /// Makes this snapshot the one after itself.
     pub(super) fn advance(&mut self) {
         self.version += 1;

@@ -62,6 +62,11 @@ trait Block<T: Entry>: Clone {
         visit: &mut impl FnMut(usize, T),
     );
     fn each(&self, visit: &mut impl FnMut(T));
+    /// Calls `visit` with the values that are not those of `other`, a block of the same length, and their indices
+    /// plus `base`; does not look into what the two share.
+    fn differences(&self, other: &Self, base: usize, visit: &mut impl FnMut(usize, T))
+    where
+        T: PartialEq;
     /// Bytes it holds, its own included.
     fn bytes(&self) -> usize;
 }
@@ -115,6 +120,17 @@ impl<T: Entry> Block<T> for Leaf<T> {
 
     fn each(&self, visit: &mut impl FnMut(T)) {
         self.0.iter().for_each(|&value| visit(value));
+    }
+
+    fn differences(&self, other: &Self, base: usize, visit: &mut impl FnMut(usize, T))
+    where
+        T: PartialEq,
+    {
+        for (index, (&value, old)) in self.0.iter().zip(&other.0).enumerate() {
+            if value != *old {
+                visit(base + index, value);
+            }
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -213,6 +229,17 @@ impl<T: Entry, B: Block<T>> Block<T> for Branch<T, B> {
         self.children.iter().for_each(|child| child.each(visit));
     }
 
+    fn differences(&self, other: &Self, base: usize, visit: &mut impl FnMut(usize, T))
+    where
+        T: PartialEq,
+    {
+        for (index, (child, old)) in self.children.iter().zip(&other.children).enumerate() {
+            if !Arc::ptr_eq(child, old) {
+                child.differences(old, base + index * B::SPAN, visit);
+            }
+        }
+    }
+
     fn bytes(&self) -> usize {
         /// The two counts that stand before a shared value.
         const COUNTS: usize = 2 * size_of::<usize>();
@@ -268,6 +295,15 @@ impl<T: Entry> Tree<T> {
         self.root.each(&mut |value| values.push(value));
         values.truncate(self.len);
         values
+    }
+
+    /// Calls `visit` with every value that is not the one of `other`, a column of the same length, and its index, in
+    /// order; does not look into what the two columns share.
+    pub(super) fn differences(&self, other: &Self, mut visit: impl FnMut(usize, T))
+    where
+        T: PartialEq,
+    {
+        self.root.differences(&other.root, 0, &mut visit);
     }
 
     /// Calls `fold` with the summaries that together cover `range` (clipped to the column), in order: those

@@ -30,6 +30,7 @@ pub mod reward_towers;
 pub mod rms_norm_f32;
 pub mod segment_attention;
 pub mod segment_mean;
+pub mod search;
 pub mod swiglu;
 pub mod tiling;
 

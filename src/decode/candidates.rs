@@ -40,6 +40,11 @@ impl<'s> Ads<'s> {
         Self { snapshot, index, listed: Some(Listed { positions, bids }) }
     }
 
+    /// Whether these are all eligible ads of the snapshot.
+    pub fn is_all(&self) -> bool {
+        self.listed.is_none()
+    }
+
     /// Number of positions; of `all` ads also those that are not eligible now.
     pub fn len(&self) -> usize {
         self.listed.as_ref().map_or(self.index.len(), |l| l.positions.len())

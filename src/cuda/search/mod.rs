@@ -1,0 +1,606 @@
+//! The search of `crate::decode::search`, wholly on a device: its twin, list for list and bit for bit.
+//!
+//! A batch of requests goes through every step together. The host names the requests ([`Search::begin`]) and reads the
+//! lists ([`Search::lists`]); in between it only launches, the same kernels with the same arguments at every step, so
+//! that a step can be recorded once and replayed.
+
+pub mod bid_max;
+pub mod code_weights;
+pub mod expand;
+mod forest;
+mod layout;
+pub mod lists;
+pub mod open_search;
+pub mod select;
+mod trie;
+
+use std::sync::Arc;
+
+use crate::catalog::Snapshot;
+use crate::cuda::launch::{Buffer, LaunchShape, Ptr, Stream};
+use crate::decode::candidates::Ads;
+use crate::decode::search::{CandidateList, Chosen, SearchRules};
+use crate::error::{DeviceError, RequestError, RequestErrorKind};
+use crate::model::config::{BOI, SPECIAL_TOKENS};
+use forest::{Forest, Tree};
+use layout::{BEAM_WORDS, CHOSEN_WORDS, NONE, Progress, RULES, SUMS, TALLY_WORDS, TERMS};
+
+/// The most beams of a request: one thread of a block continues one.
+pub const MAX_BEAMS: usize = 1024;
+/// The most slots of a list: one thread of a warp holds the item of one.
+pub const MAX_SLOTS: usize = 32;
+
+/// What a [`Search`] has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SearchLimits {
+    /// Requests in a batch.
+    pub requests: usize,
+    /// Beams of a request, at most [`MAX_BEAMS`].
+    pub beams: usize,
+    /// Slots of a list, at most [`MAX_SLOTS`].
+    pub slots: usize,
+    /// Ads that a request names, and its organic items.
+    pub candidates: usize,
+}
+
+/// One request of a batch.
+#[derive(Clone, Copy)]
+pub struct SearchRequest<'a> {
+    /// The rules of its search.
+    pub rules: &'a SearchRules,
+    /// The catalog that it sees.
+    pub snapshot: &'a Snapshot,
+    /// The ads that it may show.
+    pub ads: &'a Ads<'a>,
+    /// Its organic items (rows of the snapshot) in their order.
+    pub organic: &'a [u32],
+    /// An ad, by position in `ads`, that no list may show.
+    pub excluded: Option<u32>,
+}
+
+/// What the decoder is given at a step, on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inputs {
+    /// The step.
+    pub position: u32,
+    /// [`Search::tokens`].
+    pub tokens: Vec<u32>,
+    /// [`Search::ancestors`].
+    pub ancestors: Vec<u32>,
+}
+
+/// The searches of a batch, in memory made once.
+pub struct Search {
+    stream: Arc<dyn Stream>,
+    limits: SearchLimits,
+    layers: usize,
+    codes: usize,
+    forest: Forest,
+    tables: Tables,
+    batch: Batch,
+}
+
+/// The batch at hand.
+#[derive(Default)]
+struct Batch {
+    /// N: rows of each request.
+    rows: usize,
+    requests: Vec<Member>,
+}
+
+struct Member {
+    tree: Tree,
+    list_len: usize,
+}
+
+/// Device memory; `kernels/search.cuh` tells what each holds.
+struct Tables {
+    rules: Buffer<u32>,
+    terms: Buffer<f64>,
+    seeds: Buffer<u64>,
+    organic: Buffer<u32>,
+    organic_ids: Buffer<u64>,
+    ln_w: Buffer<f64>,
+    tally: Buffer<u64>,
+    progress: Buffer<u32>,
+    beams: Buffer<u32>,
+    sums: Buffer<f64>,
+    rows: Buffer<u32>,
+    chosen: Buffer<u32>,
+    chosen_ln_z: Buffer<f64>,
+    ln_z: Buffer<f64>,
+    best: Buffer<u64>,
+    tokens: Buffer<u32>,
+    position: Buffer<u32>,
+    counts: Buffer<u32>,
+    items: Buffer<u32>,
+    list_ads: Buffer<u32>,
+    ln_zs: Buffer<f64>,
+    scores: Buffer<f64>,
+    paths: Buffer<u32>,
+}
+
+impl Tables {
+    fn new(
+        stream: &Arc<dyn Stream>,
+        limits: &SearchLimits,
+        layers: usize,
+        codes: usize,
+    ) -> Result<Self, DeviceError> {
+        let SearchLimits { requests, beams, slots, candidates } = *limits;
+        let (rows, positions) = (requests * beams, slots * layers + 1);
+        let (organic, by_code) = (requests * candidates, requests * layers * codes);
+        Ok(Self {
+            rules: Buffer::new(stream, requests * RULES)?,
+            terms: Buffer::new(stream, requests * TERMS)?,
+            seeds: Buffer::new(stream, requests)?,
+            organic: Buffer::new(stream, organic * (1 + layers))?,
+            organic_ids: Buffer::new(stream, organic)?,
+            ln_w: Buffer::new(stream, by_code)?,
+            tally: Buffer::new(stream, by_code * TALLY_WORDS)?,
+            progress: Buffer::new(stream, requests * Progress::WORDS)?,
+            beams: Buffer::new(stream, rows * BEAM_WORDS)?,
+            sums: Buffer::new(stream, rows * SUMS)?,
+            rows: Buffer::new(stream, rows * positions)?,
+            chosen: Buffer::new(stream, slots * rows * CHOSEN_WORDS)?,
+            chosen_ln_z: Buffer::new(stream, slots * rows)?,
+            ln_z: Buffer::new(stream, rows * layout::ways(codes))?,
+            best: Buffer::new(stream, rows * layout::groups(codes))?,
+            tokens: Buffer::new(stream, rows)?,
+            position: Buffer::new(stream, 1)?,
+            counts: Buffer::new(stream, requests)?,
+            items: Buffer::new(stream, rows * slots)?,
+            list_ads: Buffer::new(stream, rows * slots)?,
+            ln_zs: Buffer::new(stream, rows * slots)?,
+            scores: Buffer::new(stream, rows)?,
+            paths: Buffer::new(stream, rows * positions)?,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        let words: usize = [
+            &self.rules,
+            &self.organic,
+            &self.progress,
+            &self.beams,
+            &self.rows,
+            &self.chosen,
+            &self.tokens,
+            &self.position,
+            &self.counts,
+            &self.items,
+            &self.list_ads,
+            &self.paths,
+        ]
+        .map(Buffer::bytes)
+        .iter()
+        .sum();
+        let longs: usize =
+            [&self.seeds, &self.organic_ids, &self.tally, &self.best].map(Buffer::bytes).iter().sum();
+        let doubles: usize =
+            [&self.terms, &self.ln_w, &self.sums, &self.chosen_ln_z, &self.ln_z, &self.ln_zs, &self.scores]
+                .map(Buffer::bytes)
+                .iter()
+                .sum();
+        words + longs + doubles
+    }
+}
+
+/// Threads of a block of the kernels that run over codes, and of `expand`, where codes are many.
+const THREADS: u32 = 256;
+/// Blocks for each request that tallies its ads by code.
+const TALLY_BLOCKS: u32 = 64;
+
+impl Search {
+    /// Room for searches over `code_layers` layers of `codebook_size` codes.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`], and [`DeviceError::Failed`] where a limit is 0 or above what the kernels take.
+    pub fn new(
+        stream: &Arc<dyn Stream>,
+        limits: SearchLimits,
+        code_layers: usize,
+        codebook_size: usize,
+    ) -> Result<Self, DeviceError> {
+        let SearchLimits { requests, beams, slots, candidates } = limits;
+        let in_range = (1..=65_535).contains(&requests)
+            && (1..=MAX_BEAMS).contains(&beams)
+            && (1..=MAX_SLOTS).contains(&slots)
+            && code_layers > 0
+            && (1..=65_536).contains(&codebook_size);
+        if !in_range {
+            return Err(refused(
+                &**stream,
+                format!("{limits:?}, {code_layers} layers of {codebook_size} codes: out of range"),
+            ));
+        }
+        Ok(Self {
+            stream: stream.clone(),
+            limits,
+            layers: code_layers,
+            codes: codebook_size,
+            forest: Forest::new(stream, code_layers, requests, candidates)?,
+            tables: Tables::new(stream, &limits, code_layers, codebook_size)?,
+            batch: Batch::default(),
+        })
+    }
+
+    /// Device memory it holds. It grows once, by the catalog, when a request first asks for all ads.
+    pub fn bytes(&self) -> usize {
+        self.forest.bytes() + self.tables.bytes()
+    }
+
+    /// Begins the searches of a batch: uploads what the requests may show and how, and opens one empty beam for each.
+    /// `rows` is N, the decoder rows of every request: at least the widest beam.
+    ///
+    /// Requests that ask for all ads must have the same snapshot.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`] where the batch is empty or beyond the limits, or the device fails.
+    pub fn begin(&mut self, requests: &[SearchRequest<'_>], rows: usize) -> Result<(), DeviceError> {
+        self.check(requests, rows)?;
+        self.batch.requests.clear();
+        self.batch.rows = rows;
+        let trees = self.forest.hold(requests.iter().map(|request| (request.snapshot, request.ads)))?;
+        self.upload(requests, &trees)?;
+        self.batch.requests.extend(
+            trees
+                .into_iter()
+                .zip(requests)
+                .map(|(tree, request)| Member { tree, list_len: request.rules.list_len }),
+        );
+        self.prepare_weights(requests)?;
+        open_search::open_search(
+            &*self.stream,
+            self.block_per_request(),
+            self.tables.rules.ptr(),
+            self.tables.progress.ptr_mut(),
+            self.tables.beams.ptr_mut(),
+            self.tables.sums.ptr_mut(),
+            self.tables.rows.ptr_mut(),
+            self.tables.tokens.ptr_mut(),
+            self.tables.position.ptr_mut(),
+            rows as u32,
+            self.positions() as u32,
+            BOI as u32,
+        )
+    }
+
+    fn check(&self, requests: &[SearchRequest<'_>], rows: usize) -> Result<(), DeviceError> {
+        let limits = &self.limits;
+        let refuse = |message: String| Err(refused(&*self.stream, message));
+        if requests.is_empty() || requests.len() > limits.requests {
+            return refuse(format!("{} requests, expected 1 to {}", requests.len(), limits.requests));
+        }
+        if rows == 0 || rows > limits.beams {
+            return refuse(format!("{rows} rows a request, expected 1 to {}", limits.beams));
+        }
+        let mut version = None;
+        for (i, SearchRequest { rules, snapshot, ads, organic, excluded }) in requests.iter().enumerate() {
+            let shape = (rules.code_layers, rules.codebook_size);
+            let fits = (1..=rows).contains(&rules.beam_width)
+                && (1..=limits.slots).contains(&rules.list_len)
+                && shape == (self.layers, self.codes)
+                && (ads.is_all() || ads.len() <= limits.candidates)
+                && organic.len() <= limits.candidates
+                && excluded.is_none_or(|position| (position as usize) < ads.len());
+            if !fits {
+                return refuse(format!("request {i} does not fit into {limits:?}, {rows} rows"));
+            }
+            if ads.is_all() && *version.get_or_insert(snapshot.version()) != snapshot.version() {
+                return refuse(format!("request {i} asks for all ads of another snapshot"));
+            }
+        }
+        Ok(())
+    }
+
+    fn upload(&mut self, requests: &[SearchRequest<'_>], trees: &[Tree]) -> Result<(), DeviceError> {
+        let (mut rules, mut terms, mut seeds) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut organic, mut organic_ids) = (Vec::new(), Vec::new());
+        for (request, tree) in requests.iter().zip(trees) {
+            rules.extend(layout::rules(request, *tree, organic_ids.len()));
+            terms.extend(layout::terms(request.rules));
+            seeds.push(request.rules.tie_seed);
+            for &item in request.organic {
+                organic.push(item);
+                organic.extend(request.snapshot.codes(item).iter().copied().map(u32::from));
+                organic_ids.push(request.snapshot.id(item));
+            }
+        }
+        let tables = &mut self.tables;
+        tables.rules.upload(0, &rules)?;
+        tables.terms.upload(0, &terms)?;
+        tables.seeds.upload(0, &seeds)?;
+        tables.organic.upload(0, &organic)?;
+        tables.organic_ids.upload(0, &organic_ids)
+    }
+
+    /// The weights of codes that no step changes.
+    fn prepare_weights(&mut self, requests: &[SearchRequest<'_>]) -> Result<(), DeviceError> {
+        let stream = &*self.stream;
+        let (layers, codes, count) = (self.layers as u32, self.codes as u32, requests.len() as u32);
+        let (forest, tables) = (self.forest.tables(), &mut self.tables);
+        let over_codes = codes.div_ceil(THREADS);
+        code_weights::weigh_root(
+            stream,
+            LaunchShape::new([over_codes, count, 1], THREADS),
+            forest.nodes.ptr(),
+            forest.bids.ptr(),
+            tables.rules.ptr(),
+            tables.terms.ptr(),
+            tables.ln_w.ptr_mut(),
+            layers,
+            codes,
+        )?;
+        if !requests.iter().any(|request| layout::by_code(request.rules)) {
+            return Ok(());
+        }
+        let each_code = LaunchShape::new([over_codes, layers, count], THREADS);
+        code_weights::clear_tally(stream, each_code, tables.rules.ptr(), tables.tally.ptr_mut(), codes)?;
+        code_weights::tally_codes(
+            stream,
+            LaunchShape::new([TALLY_BLOCKS, count, 1], THREADS),
+            forest.nodes.ptr(),
+            forest.ads.ptr(),
+            forest.ad_bids.ptr(),
+            tables.rules.ptr(),
+            tables.organic.ptr(),
+            tables.tally.ptr_mut(),
+            layers,
+            codes,
+        )?;
+        code_weights::weigh_codes(
+            stream,
+            each_code,
+            tables.rules.ptr(),
+            tables.terms.ptr(),
+            tables.tally.ptr(),
+            tables.ln_w.ptr_mut(),
+            codes,
+        )
+    }
+
+    /// One step of every request, given the logits `[R, N, W]` of its rows; a request that is over stays as it is.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    pub fn advance(&mut self, logits: Ptr<f32>) -> Result<(), DeviceError> {
+        let (layers, codes, positions) = (self.layers as u32, self.codes as u32, self.positions() as u32);
+        let (rows, per_request) = (self.batch.rows as u32, self.block_per_request());
+        let per_beam = self.block_per_beam().shared(layout::expand_shared(self.layers, self.limits.slots));
+        let (forest, tables) = (self.forest.tables(), &mut self.tables);
+        expand::expand(
+            &*self.stream,
+            per_beam,
+            forest.nodes.ptr(),
+            forest.bids.ptr(),
+            forest.ads.ptr(),
+            forest.ad_bids.ptr(),
+            tables.rules.ptr(),
+            tables.terms.ptr(),
+            tables.organic.ptr(),
+            tables.ln_w.ptr(),
+            tables.rows.ptr(),
+            tables.chosen.ptr(),
+            tables.sums.ptr(),
+            logits,
+            tables.progress.ptr_mut(),
+            tables.beams.ptr_mut(),
+            tables.ln_z.ptr_mut(),
+            tables.best.ptr_mut(),
+            layers,
+            codes,
+            positions,
+        )?;
+        select::select_beams(
+            &*self.stream,
+            per_request.shared(layout::select_shared(self.batch.rows)),
+            forest.nodes.ptr(),
+            forest.ads.ptr(),
+            forest.ad_bids.ptr(),
+            forest.ad_ids.ptr(),
+            tables.rules.ptr(),
+            tables.seeds.ptr(),
+            tables.organic.ptr(),
+            tables.organic_ids.ptr(),
+            logits,
+            tables.ln_z.ptr(),
+            tables.best.ptr(),
+            tables.progress.ptr_mut(),
+            tables.beams.ptr_mut(),
+            tables.sums.ptr_mut(),
+            tables.rows.ptr_mut(),
+            tables.chosen.ptr_mut(),
+            tables.chosen_ln_z.ptr_mut(),
+            tables.tokens.ptr_mut(),
+            tables.position.ptr_mut(),
+            rows,
+            layers,
+            codes,
+            positions,
+            SPECIAL_TOKENS.len() as u32,
+            BOI as u32,
+        )
+    }
+
+    /// Writes the lists to [`Search::items`] and the other results, after the last step.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    pub fn finish(&mut self) -> Result<(), DeviceError> {
+        let shape = self.block_per_beam();
+        let (layers, positions) = (self.layers as u32, self.positions() as u32);
+        let tables = &mut self.tables;
+        lists::lists(
+            &*self.stream,
+            shape,
+            tables.rules.ptr(),
+            tables.progress.ptr(),
+            tables.beams.ptr(),
+            tables.sums.ptr(),
+            tables.rows.ptr(),
+            tables.chosen.ptr(),
+            tables.chosen_ln_z.ptr(),
+            tables.counts.ptr_mut(),
+            tables.items.ptr_mut(),
+            tables.list_ads.ptr_mut(),
+            tables.ln_zs.ptr_mut(),
+            tables.scores.ptr_mut(),
+            tables.paths.ptr_mut(),
+            self.limits.slots as u32,
+            layers,
+            positions,
+        )
+    }
+
+    /// Waits, and reads what [`Search::finish`] wrote: the lists of each request, best beam first, or what is wrong with
+    /// its logits.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    pub fn lists(&self) -> Result<Vec<Result<Vec<CandidateList>, RequestError>>, DeviceError> {
+        let results = Results::download(self)?;
+        Ok((0..self.batch.requests.len()).map(|request| results.of(self, request)).collect())
+    }
+
+    /// Waits, and reads what the decoder is given at this step; for traces.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    pub fn inputs(&self) -> Result<Inputs, DeviceError> {
+        let rows = self.batch.requests.len() * self.batch.rows;
+        Ok(Inputs {
+            position: read(&self.tables.position, 1)?[0],
+            tokens: read(&self.tables.tokens, rows)?,
+            ancestors: read(&self.tables.rows, rows * self.positions())?,
+        })
+    }
+
+    /// Input token of every row at this step, `[R, N]`. Rows that are not in use hold a valid token.
+    pub fn tokens(&self) -> Ptr<u32> {
+        self.tables.tokens.ptr()
+    }
+
+    /// For every row `[R, N]` the row (0 to N - 1) of its request that ran its prefix at each position,
+    /// `[positions]`; the entry of this step is the row itself. Rows that are not in use hold valid rows.
+    pub fn ancestors(&self) -> Ptr<u32> {
+        self.tables.rows.ptr()
+    }
+
+    /// Entries of each row of [`Search::ancestors`] and [`Search::paths`]: C_p times the most slots, plus 1.
+    pub fn positions(&self) -> usize {
+        self.limits.slots * self.layers + 1
+    }
+
+    /// The step that the rows are at, `[1]`.
+    pub fn position(&self) -> Ptr<u32> {
+        self.tables.position.ptr()
+    }
+
+    /// Lists of each request, `[R]`; 0 where its logits were not finite.
+    pub fn list_counts(&self) -> Ptr<u32> {
+        self.tables.counts.ptr()
+    }
+
+    /// Items of every list as rows of the snapshot, `[R, N, slots]`, `u32::MAX` behind the last; slots are those of the
+    /// limits.
+    pub fn items(&self) -> Ptr<u32> {
+        self.tables.items.ptr()
+    }
+
+    /// ln z of these items, `[R, N, slots]`.
+    pub fn item_ln_z(&self) -> Ptr<f64> {
+        self.tables.ln_zs.ptr()
+    }
+
+    /// Score of every list, `[R, N]`.
+    pub fn scores(&self) -> Ptr<f64> {
+        self.tables.scores.ptr()
+    }
+
+    /// The row that ran the prefix of every list at each position, `[R, N, positions]`, `u32::MAX` behind the last.
+    pub fn paths(&self) -> Ptr<u32> {
+        self.tables.paths.ptr()
+    }
+
+    fn block_per_beam(&self) -> LaunchShape {
+        // Of few codes a warp or two can take all.
+        let threads = (self.codes as u32 + 1).next_multiple_of(32).min(THREADS);
+        LaunchShape::new([self.batch.rows as u32, self.batch.requests.len() as u32, 1], threads)
+    }
+
+    fn block_per_request(&self) -> LaunchShape {
+        // At least one thread for each beam; more share the ways on.
+        let threads = (self.batch.rows as u32 * 4).next_multiple_of(32).clamp(64, MAX_BEAMS as u32);
+        LaunchShape::new([1, self.batch.requests.len() as u32, 1], threads)
+    }
+}
+
+/// The lists of a batch, on the host.
+struct Results {
+    progress: Vec<u32>,
+    items: Vec<u32>,
+    ads: Vec<u32>,
+    ln_zs: Vec<f64>,
+    scores: Vec<f64>,
+    paths: Vec<u32>,
+}
+
+impl Results {
+    fn download(search: &Search) -> Result<Self, DeviceError> {
+        let (tables, requests) = (&search.tables, search.batch.requests.len());
+        let lists = requests * search.batch.rows;
+        let (slots, positions) = (search.limits.slots, search.positions());
+        Ok(Self {
+            progress: read(&tables.progress, requests * Progress::WORDS)?,
+            items: read(&tables.items, lists * slots)?,
+            ads: read(&tables.list_ads, lists * slots)?,
+            ln_zs: read(&tables.ln_zs, lists * slots)?,
+            scores: read(&tables.scores, lists)?,
+            paths: read(&tables.paths, lists * positions)?,
+        })
+    }
+
+    /// The lists of one request.
+    fn of(&self, search: &Search, request: usize) -> Result<Vec<CandidateList>, RequestError> {
+        let progress = Progress::of(&self.progress, request);
+        if let Some(fault) = progress.fault(search.codes) {
+            return Err(RequestError::new(
+                RequestErrorKind::NotFinite,
+                "history",
+                format!("the logit of code {} at position {} is {}", fault.code, fault.step, fault.logit),
+            ));
+        }
+        let first = request * search.batch.rows;
+        let member = &search.batch.requests[request];
+        Ok((first..first + progress.beams()).map(|list| self.list(search, member, list)).collect())
+    }
+
+    fn list(&self, search: &Search, member: &Member, list: usize) -> CandidateList {
+        let (slots, positions) = (search.limits.slots, search.positions());
+        let items = (list * slots..list * slots + member.list_len)
+            .take_while(|&at| self.items[at] != NONE)
+            .map(|at| Chosen {
+                item: self.items[at],
+                position: (self.ads[at] != NONE).then(|| self.ads[at] - member.tree.first_ad),
+                ln_z: self.ln_zs[at],
+            })
+            .collect();
+        let path = &self.paths[list * positions..(list + 1) * positions];
+        CandidateList {
+            items,
+            score: self.scores[list],
+            path: path.iter().copied().take_while(|&row| row != NONE).collect(),
+        }
+    }
+}
+
+fn read<T: crate::cuda::launch::Element>(buffer: &Buffer<T>, len: usize) -> Result<Vec<T>, DeviceError> {
+    let mut values = vec![T::zeroed(); len];
+    buffer.download(0, &mut values)?;
+    Ok(values)
+}
+
+fn refused(stream: &dyn Stream, message: String) -> DeviceError {
+    DeviceError::Failed { device: stream.describe(), call: "search".into(), message }
+}
