@@ -281,18 +281,16 @@ select_beams(const unsigned* __restrict__ nodes, const unsigned* __restrict__ ad
   const bool closes = layer + 1 == layers;
   if (closes) {
     for (unsigned i = warp; i < count; i += blockDim.x / 32) {
-      const unsigned organic_row = kept.item[i];
-      if (kept.leaf[i] == NONE) {
-        __syncwarp();
-        if (lane == 0) kept.item[i] = NONE;
-        continue;
+      const unsigned organic_row = kept.item[i], leaf = kept.leaf[i];
+      unsigned ad = NONE;
+      if (leaf != NONE) {
+        const uint64_t hash =
+            organic_row == NONE ? 0 : splitmix64(seeds[request] ^ organic_ids[organic_row]);
+        ad = best_ad(nodes, ad_bids, ad_ids, chosen, rows + (size_t)kept.from[i] * positions,
+                     request_row, all_rows, rules[EXCLUDED], slot, layers, leaf,
+                     organic_row != NONE, hash, seeds[request], lane);
       }
-      const uint64_t hash =
-          organic_row == NONE ? 0 : splitmix64(seeds[request] ^ organic_ids[organic_row]);
-      const unsigned ad =
-          best_ad(nodes, ad_bids, ad_ids, chosen, rows + (size_t)kept.from[i] * positions,
-                  request_row, all_rows, rules[EXCLUDED], slot, layers, kept.leaf[i],
-                  organic_row != NONE, hash, seeds[request], lane);
+      __syncwarp();
       if (lane == 0) kept.item[i] = ad;
     }
   }
