@@ -102,25 +102,27 @@ PTX_FN bool take_out(Bids& behind, const unsigned long long* ad_bids, const Used
   return lost_max && behind.count > 0;
 }
 
-// Gathers the used ads of a beam at slot `slot` of the row `row`, and their nodes.
+// Gathers the ads that a beam with this path has used before slot `slot`, and the excluded one.
 PTX_FN Used gather_used(unsigned* shared, const unsigned* nodes, const unsigned* ads,
                         const unsigned* chosen, const unsigned* path, size_t request_row,
                         size_t all_rows, unsigned excluded, unsigned slot, unsigned layer,
                         unsigned layers) {
-  const unsigned count = slot + 1;
+  const unsigned count = slot + (excluded != NONE);
   unsigned* used_ads = shared;
   unsigned* used_nodes = shared + count;
-  for (unsigned i = threadIdx.x; i < count; i += blockDim.x) {
-    unsigned ad = excluded;
-    if (i < slot) {
-      const size_t row = request_row + path[(i + 1) * layers];
-      ad = chosen[(i * all_rows + row) * CHOSEN_WORDS + CHOSEN_AD];
-    }
-    used_ads[i] = ad;
-    unsigned node = ad == NONE ? NONE : ads[(size_t)ad * AD_WORDS + LEAF];
+  for (unsigned i = threadIdx.x; i < slot; i += blockDim.x) {
+    const size_t row = request_row + path[(i + 1) * layers];
+    const unsigned* words = chosen + (i * all_rows + row) * chosen_words(layers);
+    used_ads[i] = words[CHOSEN_AD];
+    for (unsigned at = layer; at < layers; ++at)
+      used_nodes[at * count + i] = words[CHOSEN_NODES + at];
+  }
+  if (excluded != NONE && threadIdx.x == blockDim.x - 1) {
+    used_ads[slot] = excluded;
+    unsigned node = ads[(size_t)excluded * AD_WORDS + LEAF];
     for (unsigned at = layers; at-- > layer;) {
-      used_nodes[at * count + i] = node;
-      if (node != NONE) node = nodes[(size_t)node * NODE_WORDS + PARENT];
+      used_nodes[at * count + slot] = node;
+      node = nodes[(size_t)node * NODE_WORDS + PARENT];
     }
   }
   return {count, layer, layers, used_ads, used_nodes};

@@ -43,8 +43,8 @@ lists(const unsigned* __restrict__ rules, const unsigned* __restrict__ progress,
     double ln_z = 0.0;
     if (slot < filled) {
       const size_t at = slot * all_rows + request_row + path[(slot + 1) * layers];
-      item = chosen[at * CHOSEN_WORDS + CHOSEN_ITEM];
-      ad = chosen[at * CHOSEN_WORDS + CHOSEN_AD];
+      item = chosen[at * chosen_words(layers) + CHOSEN_ITEM];
+      ad = chosen[at * chosen_words(layers) + CHOSEN_AD];
       ln_z = chosen_ln_z[at];
     }
     items[list * slots + slot] = item;

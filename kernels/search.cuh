@@ -19,8 +19,9 @@
 //   rows     u32 [R N][P], P = S C + 1: for a row of the decoder, the row that ran its prefix at
 //            each position; the newest entry is the row itself. A finished beam keeps its path in a
 //            row behind those in use.
-//   chosen   u32 [S][R N][2], chosen_ln_z f64 [S][R N]: ITEM and AD of the slot that a row of
-//            position (slot + 1) C has just closed. With a path this gives every item of a beam.
+//   chosen   u32 [S][R N][2 + C], chosen_ln_z f64 [S][R N]: ITEM and AD of the slot that a row of
+//            position (slot + 1) C has just closed, and the ad's node in each layer. With a path this
+//            gives every item of a beam.
 //   ln_w     f64 [R][C][W]: ln of the weight of each child of the root (layer 0, by child), or with
 //            BY_CODE of each code of each layer
 #pragma once
@@ -37,7 +38,7 @@ constexpr double MASKED = -INFINITY;
 enum NodeWord { FIRST, PARENT, CODE, NODE_WORDS };
 enum BidWord { MAX, LOW, HIGH, COUNT, BID_WORDS };
 enum AdWord { LEAF, ITEM, AD_WORDS };
-enum ChosenWord { CHOSEN_ITEM, CHOSEN_AD, CHOSEN_WORDS };
+enum ChosenWord { CHOSEN_ITEM, CHOSEN_AD, CHOSEN_NODES };
 
 enum Rule {
   ROOT,
@@ -91,6 +92,8 @@ constexpr unsigned GROUP = 32;
 // shares its code with ads.
 PTX_FN unsigned ways_stride(unsigned codes) { return codes + 1; }
 PTX_FN unsigned groups_stride(unsigned codes) { return codes / GROUP + 1; }
+
+PTX_FN unsigned chosen_words(unsigned layers) { return CHOSEN_NODES + layers; }
 
 PTX_FN unsigned first_of(const unsigned* nodes, unsigned node) {
   return nodes[(size_t)node * NODE_WORDS + FIRST];

@@ -54,13 +54,13 @@ PTX_FN unsigned keep_best(const Kept& kept, TopScratch& scratch, unsigned* fille
                           const unsigned long long* best, unsigned beam_count, unsigned width,
                           unsigned codes) {
   const unsigned stride = ways_stride(codes), groups = groups_stride(codes);
-  unsigned long long most = 0;
+  unsigned most = 0;
   for (unsigned b = threadIdx.x; b < beam_count; b += blockDim.x) {
     const unsigned ways = beams[(size_t)b * BEAM_WORDS + WAYS];
     most = ways > most ? ways : most;
   }
   // Groups of the beam with the most; where a beam has fewer, nothing is read.
-  const unsigned across = ((unsigned)block_max(most, scratch.reduce) + GROUP - 1) / GROUP;
+  const unsigned across = (block_max(most, scratch.histogram) + GROUP - 1) / GROUP;
 
   // The best element of group i. Groups do not interleave, so that the group's index decides between
   // equal keys as the element's position would.
@@ -121,7 +121,7 @@ PTX_FN unsigned best_ad(const unsigned* nodes, const unsigned long long* ad_bids
   unsigned used = NONE;
   if (lane < slot) {
     const size_t row = request_row + path[(lane + 1) * layers];
-    used = chosen[(lane * all_rows + row) * CHOSEN_WORDS + CHOSEN_AD];
+    used = chosen[(lane * all_rows + row) * chosen_words(layers) + CHOSEN_AD];
   }
   uint64_t top_bid = 0, top_hash = with_organic ? organic_hash : 0;
   unsigned top = NONE;
@@ -154,6 +154,28 @@ PTX_FN unsigned best_ad(const unsigned* nodes, const unsigned long long* ad_bids
     }
   }
   return top;
+}
+
+// Notes that a beam has filled `slot` with `ad`, or with its next organic item, in the chosen `words`
+// of its row.
+PTX_FN void close_item(const unsigned* rules, const unsigned* nodes, const unsigned* ads,
+                       const unsigned* organic, unsigned ad, unsigned slot, unsigned layers,
+                       unsigned* beam, unsigned* words) {
+  words[CHOSEN_AD] = ad;
+  if (ad == NONE) {
+    const size_t item = rules[ORGANIC] + beam[ORGANICS_SHOWN];
+    words[CHOSEN_ITEM] = organic[item * (1 + layers)];
+    beam[ORGANICS_SHOWN] += 1;
+  } else {
+    words[CHOSEN_ITEM] = ads[(size_t)ad * AD_WORDS + ITEM];
+    beam[ADS_SHOWN] += 1;
+    beam[LAST_AD] = slot;
+  }
+  unsigned node = ad == NONE ? NONE : beam[NODE];
+  for (unsigned layer = layers; layer-- > 0;) {
+    words[CHOSEN_NODES + layer] = node;
+    if (node != NONE) node = nodes[(size_t)node * NODE_WORDS + PARENT];
+  }
 }
 
 // Moves each kept beam's path, entries 0 to `step`, to its new row, and enters the row itself at
@@ -300,19 +322,10 @@ select_beams(const unsigned* __restrict__ nodes, const unsigned* __restrict__ ad
 
   if (w < count) {
     if (active && closes) {
-      const unsigned ad = kept.item[w];
       const size_t at = (size_t)slot * all_rows + request_row + beam[ROW];
-      chosen[at * CHOSEN_WORDS + CHOSEN_AD] = ad;
       chosen_ln_z[at] = item_ln_z;
-      if (ad != NONE) {
-        chosen[at * CHOSEN_WORDS + CHOSEN_ITEM] = ads[(size_t)ad * AD_WORDS + ITEM];
-        beam[ADS_SHOWN] += 1;
-        beam[LAST_AD] = slot;
-      } else {
-        const size_t item = rules[ORGANIC] + beam[ORGANICS_SHOWN];
-        chosen[at * CHOSEN_WORDS + CHOSEN_ITEM] = organic[item * (1 + layers)];
-        beam[ORGANICS_SHOWN] += 1;
-      }
+      close_item(rules, nodes, ads, organic, kept.item[w], slot, layers, beam,
+                 chosen + at * chosen_words(layers));
       item_ln_z = 0.0;
       open_slot(rules, slot + 1, beam);
     }

@@ -29,12 +29,38 @@ struct Cut {
 
 constexpr unsigned DIGIT_BITS = 8, DIGITS = 1 << DIGIT_BITS;
 
+// How many elements there are, their highest key, and their lowest with all bits flipped.
+struct Spread {
+  unsigned present;
+  unsigned long long highest, lowest_flipped;
+
+  PTX_FN void add(uint64_t key) {
+    if (key != 0) add(Spread{1, key, ~key});
+  }
+  PTX_FN void add(const Spread& other) {
+    present += other.present;
+    highest = other.highest > highest ? other.highest : highest;
+    lowest_flipped = other.lowest_flipped > lowest_flipped ? other.lowest_flipped : lowest_flipped;
+  }
+};
+
 // What a selection needs of static shared memory.
 struct TopScratch {
   unsigned histogram[DIGITS];
   unsigned digit, above, equal;
-  unsigned long long reduce[32];
+  Spread spread[32];
 };
+
+// That of all threads of the block, in all threads.
+PTX_FN Spread block_spread(Spread x, TopScratch& scratch) {
+  x = {warp_sum(x.present), warp_max(x.highest), warp_max(x.lowest_flipped)};
+  if (threadIdx.x % 32 == 0) scratch.spread[threadIdx.x / 32] = x;
+  __syncthreads();
+  Spread total{0, 0, 0};
+  for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) total.add(scratch.spread[warp]);
+  __syncthreads();
+  return total;
+}
 
 // Finds the digit that holds the need-th highest of the counted elements: the digit, the number of
 // elements above it, and of those that have it. Block-wide; the histogram is complete.
@@ -93,18 +119,12 @@ PTX_FN uint64_t narrow(unsigned count, unsigned bits, uint64_t known, unsigned& 
 // are fewer. Block-wide.
 template <class At>
 PTX_FN Cut cut_of(unsigned count, unsigned keep, TopScratch& scratch, At at) {
-  unsigned long long present = 0, highest = 0, lowest_flipped = 0;
-  for (unsigned i = threadIdx.x; i < count; i += blockDim.x) {
-    const unsigned long long key = at(i).key;
-    if (key == 0) continue;
-    present += 1;
-    highest = key > highest ? key : highest;
-    lowest_flipped = ~key > lowest_flipped ? ~key : lowest_flipped;
-  }
-  unsigned found = (unsigned)block_sum(present, scratch.reduce);
+  Spread spread{0, 0, 0};
+  for (unsigned i = threadIdx.x; i < count; i += blockDim.x) spread.add(at(i).key);
+  spread = block_spread(spread, scratch);
+  unsigned found = spread.present;
   if (found <= keep) return {1, NONE};
-  highest = block_max(highest, scratch.reduce);
-  const uint64_t differ = highest ^ ~block_max(lowest_flipped, scratch.reduce);
+  const uint64_t highest = spread.highest, differ = highest ^ ~spread.lowest_flipped;
   const unsigned bits = differ == 0 ? 0 : 64 - (unsigned)__clzll((long long)differ);
 
   unsigned need = keep;

@@ -409,16 +409,17 @@ fn keep_best(continuations: &mut Vec<Continuation>, width: usize) {
 /// The terms are added as fixed-point numbers, 46 bits after the point in one word and 46 more in another: their order
 /// does not matter, so that a device may add them in any and come to the same bits.
 fn log_sum_exp(xs: &[f64]) -> f64 {
-    const ONE: f64 = (1u64 << 46) as f64;
+    const ONE: f64 = (1i64 << 46) as f64;
     let max = xs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if max == f64::NEG_INFINITY {
         return max;
     }
-    let (mut high, mut low) = (0u64, 0u64);
+    let (mut high, mut low) = (0i64, 0i64);
     for x in xs {
         let scaled = libm::exp(x - max) * ONE;
-        high += scaled as u64;
-        low += ((scaled - scaled.trunc()) * ONE) as u64;
+        let whole = scaled as i64;
+        high += whole;
+        low += ((scaled - whole as f64) * ONE) as i64;
     }
     let whole = (high + (low >> 46)) as f64;
     let rest = (low & ((1 << 46) - 1)) as f64;

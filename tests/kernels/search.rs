@@ -154,7 +154,7 @@ fn a_logit_that_is_not_finite_fails_its_request_alone() {
             for ask in &mut batch.asks {
                 let fault = (
                     rng.random_range(0..positions),
-                    rng.random_range(0..2),
+                    rng.random_range(0..3),
                     rng.random_range(0..sizes.codes),
                     pick(&mut rng, &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]),
                 );

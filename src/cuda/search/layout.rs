@@ -15,8 +15,6 @@ pub(super) const TERMS: usize = 3;
 pub(super) const BEAM_WORDS: usize = 10;
 /// Sums of a beam.
 pub(super) const SUMS: usize = 2;
-/// Words of an item that a row has closed.
-pub(super) const CHOSEN_WORDS: usize = 2;
 /// Words of the bids behind a code.
 pub(super) const TALLY_WORDS: usize = 4;
 /// Ways on that are compared as one at first.
@@ -30,6 +28,11 @@ pub(super) fn ways(codes: usize) -> usize {
 /// Groups of these slots.
 pub(super) fn groups(codes: usize) -> usize {
     ways(codes).div_ceil(GROUP)
+}
+
+/// Words of an item that a row has closed: the item, the ad, its node in each layer.
+pub(super) fn chosen_words(layers: usize) -> usize {
+    2 + layers
 }
 
 /// Shared memory of `expand`: the used ads, and their nodes in each layer.

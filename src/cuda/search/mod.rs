@@ -23,7 +23,7 @@ use crate::decode::search::{CandidateList, Chosen, SearchRules};
 use crate::error::{DeviceError, RequestError, RequestErrorKind};
 use crate::model::config::{BOI, SPECIAL_TOKENS};
 use forest::{Forest, Tree};
-use layout::{BEAM_WORDS, CHOSEN_WORDS, NONE, Progress, RULES, SUMS, TALLY_WORDS, TERMS};
+use layout::{BEAM_WORDS, NONE, Progress, RULES, SUMS, TALLY_WORDS, TERMS};
 
 /// The most beams of a request: one thread of a block continues one.
 pub const MAX_BEAMS: usize = 1024;
@@ -142,7 +142,7 @@ impl Tables {
             beams: Buffer::new(stream, rows * BEAM_WORDS)?,
             sums: Buffer::new(stream, rows * SUMS)?,
             rows: Buffer::new(stream, rows * positions)?,
-            chosen: Buffer::new(stream, slots * rows * CHOSEN_WORDS)?,
+            chosen: Buffer::new(stream, slots * rows * layout::chosen_words(layers))?,
             chosen_ln_z: Buffer::new(stream, slots * rows)?,
             ln_z: Buffer::new(stream, rows * layout::ways(codes))?,
             best: Buffer::new(stream, rows * layout::groups(codes))?,
