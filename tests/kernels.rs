@@ -47,6 +47,8 @@ mod segment_mean;
 #[allow(dead_code)]
 #[path = "conformance/setup.rs"]
 mod setup;
+#[path = "kernels/search.rs"]
+mod search;
 #[path = "kernels/signatures.rs"]
 mod signatures;
 mod support;

@@ -56,6 +56,12 @@ pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
         rms_norm_f32::KERNELS,
         segment_attention::KERNELS,
         segment_mean::KERNELS,
+        search::bid_max::KERNELS,
+        search::code_weights::KERNELS,
+        search::expand::KERNELS,
+        search::lists::KERNELS,
+        search::open_search::KERNELS,
+        search::select::KERNELS,
         swiglu::KERNELS,
     ]
     .into_iter()

@@ -5,16 +5,15 @@ mod batch;
 #[path = "search/live.rs"]
 mod live;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use batch::{Ask, Device, Logits, Outcome, Rng, Sizes, ads, ask, columns, pick, snapshot};
+use batch::{Ask, Device, Logits, Outcome, Rng, Sizes, ads, ask, columns, pick, rng, snapshot, streams};
 use bidslate::catalog::Snapshot;
 use bidslate::cuda::launch::{Buffer, LaunchShape, Stream};
 use bidslate::cuda::search::{Search, SearchLimits, SearchRequest};
 use bidslate::request::{AdPolicy, BidAggregate, BidScope};
 use rand::RngExt;
-
-use crate::emulator::{rng, streams};
 
 /// A random batch.
 struct Batch {
@@ -53,7 +52,7 @@ impl Batch {
 #[test]
 fn lists_are_those_of_the_cpu() {
     let mut rng = rng("lists_are_those_of_the_cpu");
-    for (stream, batches) in streams().into_iter().zip([120, 30]) {
+    for (stream, batches) in streams(&mut rng).into_iter().zip([120, 30]) {
         let (mut lists, mut items, mut short) = (0, 0, 0);
         for _ in 0..batches / 3 {
             let sizes = Sizes::small(&mut rng);
@@ -77,7 +76,7 @@ fn lists_are_those_of_the_cpu() {
 #[test]
 fn wide_searches_are_those_of_the_cpu() {
     let mut rng = rng("wide_searches_are_those_of_the_cpu");
-    for (stream, batches) in streams().into_iter().zip([10, 2]) {
+    for (stream, batches) in streams(&mut rng).into_iter().zip([10, 2]) {
         for i in 0..batches {
             let sizes = Sizes {
                 layers: rng.random_range(1..=2),
@@ -97,7 +96,7 @@ fn wide_searches_are_those_of_the_cpu() {
 #[test]
 fn lists_do_not_depend_on_their_neighbours() {
     let mut rng = rng("lists_do_not_depend_on_their_neighbours");
-    for (stream, batches) in streams().into_iter().zip([20, 5]) {
+    for (stream, batches) in streams(&mut rng).into_iter().zip([20, 5]) {
         for _ in 0..batches {
             let sizes = Sizes { requests: 3, ..Sizes::small(&mut rng) };
             let mut device = Device::new(&stream, &sizes);
@@ -119,7 +118,7 @@ fn lists_do_not_depend_on_their_neighbours() {
 #[test]
 fn ties_go_to_the_lower_beam_then_to_the_lower_code() {
     let mut rng = rng("ties_go_to_the_lower_beam_then_to_the_lower_code");
-    for stream in streams() {
+    for stream in streams(&mut rng) {
         let sizes =
             Sizes { layers: 2, codes: 40, items: 900, slots: 2, requests: 1, width: 100, candidates: 900 };
         let mut device = Device::new(&stream, &sizes);
@@ -144,7 +143,7 @@ fn ties_go_to_the_lower_beam_then_to_the_lower_code() {
 #[test]
 fn a_logit_that_is_not_finite_fails_its_request_alone() {
     let mut rng = rng("a_logit_that_is_not_finite_fails_its_request_alone");
-    for (stream, batches) in streams().into_iter().zip([60, 12]) {
+    for (stream, batches) in streams(&mut rng).into_iter().zip([60, 12]) {
         let mut failed = 0;
         for _ in 0..batches {
             let sizes = Sizes { requests: 3, items: 24, ..Sizes::small(&mut rng) };
@@ -170,7 +169,7 @@ fn a_logit_that_is_not_finite_fails_its_request_alone() {
 #[test]
 fn used_ads_leave_the_best_of_the_rest() {
     let mut rng = rng("used_ads_leave_the_best_of_the_rest");
-    for (stream, batches) in streams().into_iter().zip([30, 6]) {
+    for (stream, batches) in streams(&mut rng).into_iter().zip([30, 6]) {
         for _ in 0..batches {
             let sizes =
                 Sizes { layers: 3, codes: 2, items: 150, slots: 12, requests: 1, width: 3, candidates: 150 };
@@ -184,10 +183,36 @@ fn used_ads_leave_the_best_of_the_rest() {
     }
 }
 
+/// With a gap between ads and few organic items some lists end while others go on: what is finished keeps its place
+/// among the beams, and its path.
+#[test]
+fn finished_beams_stay_as_they_are() {
+    let mut rng = rng("finished_beams_stay_as_they_are");
+    for (stream, batches) in streams(&mut rng).into_iter().zip([40, 8]) {
+        let (mut lengths, mut mixed) = (0, 0);
+        for _ in 0..batches {
+            let sizes = Sizes { slots: 5, items: 24, width: 30, ..Sizes::small(&mut rng) };
+            let mut device = Device::new(&stream, &sizes);
+            let mut batch = Batch::draw(&mut rng, &sizes);
+            for ask in &mut batch.asks {
+                ask.organic.truncate(1);
+                ask.rules.policy = AdPolicy { max_ads: None, min_gap: 1, first_ad_slot: 0 };
+                (ask.rules.list_len, ask.rules.beta, ask.logits) = (5, 2.0, Logits::Random);
+            }
+            for outcome in batch.agree(&mut device) {
+                let of: BTreeSet<usize> = outcome.unwrap().iter().map(|list| list.path.len()).collect();
+                mixed += usize::from(of.len() > 1);
+                lengths += 1;
+            }
+        }
+        assert!(mixed * 4 > lengths, "{mixed} of {lengths} searches with lists of several lengths");
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let mut rng = rng("what_does_not_fit_is_refused");
-    let stream = streams().remove(0);
+    let stream = streams(&mut rng).remove(0);
     let sizes = Sizes { layers: 2, codes: 3, items: 20, slots: 2, requests: 1, width: 4, candidates: 5 };
     let limits = sizes.limits();
     for (limits, layers, codes) in [
@@ -247,7 +272,7 @@ fn functions_are_those_of_the_cpu_to_the_bit() {
         fn bid_sum_check(bids: Ptr<u64>, totals: PtrMut<f64>, m: u32);
     }
     let mut rng = rng("functions_are_those_of_the_cpu_to_the_bit");
-    for (stream, count) in streams().into_iter().zip([200_000, 4_000]) {
+    for (stream, count) in streams(&mut rng).into_iter().zip([200_000, 4_000]) {
         let mut x =
             vec![0.0, -0.0, 1.0, -1.0, 5e-324, -745.2, -745.1, -708.4, 709.7, 0.5, 1e300, f64::INFINITY];
         x.extend((0..count).map(|i| match i % 4 {

@@ -1,5 +1,6 @@
 //! Random batches of searches over random catalogs, and their run on the CPU and on a device side by side.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use bidslate::catalog::{Catalog, Columns, ItemKind, Snapshot};
@@ -11,10 +12,23 @@ use bidslate::decode::search::{self as cpu, CandidateList, SearchRules};
 use bidslate::model::config::{BOI, ModelConfig, ModelSize};
 use bidslate::request::{AdPolicy, BidAggregate, BidScope};
 use bidslate::synthetic;
-use rand::RngExt;
+use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 pub type Rng = Xoshiro256PlusPlus;
+
+/// A generator whose seed the test prints, so that a failure can be run again.
+pub fn rng(test: &str) -> Rng {
+    let given = std::env::var("BIDSLATE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| std::hash::RandomState::new().hash_one(0));
+    println!("{test}: BIDSLATE_TEST_SEED={seed}");
+    Rng::seed_from_u64(seed)
+}
+
+/// Both emulators.
+pub fn streams(rng: &mut Rng) -> Vec<Arc<dyn Stream>> {
+    crate::emulator::streams(rng.random())
+}
 
 pub fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
     of[rng.random_range(0..of.len())]
