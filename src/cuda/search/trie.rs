@@ -60,10 +60,10 @@ impl Tries {
         for codes in ads {
             let same =
                 before.map_or(0, |before| codes.iter().zip(before).take_while(|(a, b)| a == b).count());
-            for layer in same..layers {
+            for (layer, &code) in codes.iter().enumerate().take(layers).skip(same) {
                 let first = self.levels.get(layer + 2).map_or(self.leaves.len(), Level::len);
                 let parent = self.newest[layer];
-                self.newest[layer + 1] = self.levels[layer + 1].push(first, parent, codes[layer]);
+                self.newest[layer + 1] = self.levels[layer + 1].push(first, parent, code);
             }
             self.leaves.push(self.newest[layers]);
             before = Some(codes);

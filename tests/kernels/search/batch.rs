@@ -111,7 +111,7 @@ impl Ask {
             && row >= bad_row
             && code >= bad_code
         {
-            return if (row + code) % 2 == 0 { value } else { f32::NAN };
+            return if (row + code).is_multiple_of(2) { value } else { f32::NAN };
         }
         let hash = [position, row, code].iter().fold(self.seed, |h, &x| cpu_hash(h ^ x as u64));
         let unit = (hash >> 40) as f32 / (1u64 << 24) as f32;
