@@ -44,11 +44,11 @@ mod rms_norm_f32;
 mod segment_attention;
 #[path = "kernels/segment_mean.rs"]
 mod segment_mean;
+#[path = "kernels/search.rs"]
+mod search;
 #[allow(dead_code)]
 #[path = "conformance/setup.rs"]
 mod setup;
-#[path = "kernels/search.rs"]
-mod search;
 #[path = "kernels/signatures.rs"]
 mod signatures;
 mod support;

@@ -8,12 +8,14 @@ mod live;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use batch::{Ask, Device, Logits, Outcome, Rng, Sizes, ads, ask, columns, pick, rng, snapshot, streams};
+use batch::{Ask, Device, Logits, Outcome, Rng, Sizes, ads, ask, columns, pick, rng, snapshot};
 use bidslate::catalog::{ItemKind, Snapshot};
 use bidslate::cuda::launch::{Buffer, LaunchShape, Stream};
 use bidslate::cuda::search::{Search, SearchLimits, SearchRequest};
 use bidslate::request::{AdPolicy, BidAggregate, BidScope};
 use rand::RngExt;
+
+use crate::emulator::streams;
 
 /// A random batch.
 struct Batch {
@@ -52,7 +54,7 @@ impl Batch {
 #[test]
 fn lists_are_those_of_the_cpu() {
     let mut rng = rng("lists_are_those_of_the_cpu");
-    for (stream, batches) in streams(&mut rng).into_iter().zip([120, 30]) {
+    for (stream, batches) in streams().into_iter().zip([120, 30]) {
         let (mut lists, mut items, mut short) = (0, 0, 0);
         for _ in 0..batches / 3 {
             let sizes = Sizes::small(&mut rng);
@@ -76,7 +78,7 @@ fn lists_are_those_of_the_cpu() {
 #[test]
 fn wide_searches_are_those_of_the_cpu() {
     let mut rng = rng("wide_searches_are_those_of_the_cpu");
-    for (stream, batches) in streams(&mut rng).into_iter().zip([10, 2]) {
+    for (stream, batches) in streams().into_iter().zip([10, 2]) {
         for i in 0..batches {
             let sizes = Sizes {
                 layers: rng.random_range(1..=2),
@@ -96,7 +98,7 @@ fn wide_searches_are_those_of_the_cpu() {
 #[test]
 fn lists_do_not_depend_on_their_neighbours() {
     let mut rng = rng("lists_do_not_depend_on_their_neighbours");
-    for (stream, batches) in streams(&mut rng).into_iter().zip([20, 5]) {
+    for (stream, batches) in streams().into_iter().zip([20, 5]) {
         for _ in 0..batches {
             let sizes = Sizes { requests: 3, ..Sizes::small(&mut rng) };
             let mut device = Device::new(&stream, &sizes);
@@ -118,7 +120,7 @@ fn lists_do_not_depend_on_their_neighbours() {
 #[test]
 fn ties_go_to_the_lower_beam_then_to_the_lower_code() {
     let mut rng = rng("ties_go_to_the_lower_beam_then_to_the_lower_code");
-    for stream in streams(&mut rng) {
+    for stream in streams() {
         let sizes =
             Sizes { layers: 2, codes: 40, items: 900, slots: 2, requests: 1, width: 100, candidates: 900 };
         let mut device = Device::new(&stream, &sizes);
@@ -143,7 +145,7 @@ fn ties_go_to_the_lower_beam_then_to_the_lower_code() {
 #[test]
 fn a_logit_that_is_not_finite_fails_its_request_alone() {
     let mut rng = rng("a_logit_that_is_not_finite_fails_its_request_alone");
-    for (stream, batches) in streams(&mut rng).into_iter().zip([60, 20]) {
+    for (stream, batches) in streams().into_iter().zip([60, 20]) {
         let mut failed = 0;
         for _ in 0..batches {
             let sizes = Sizes { requests: 3, items: 24, ..Sizes::small(&mut rng) };
@@ -169,7 +171,7 @@ fn a_logit_that_is_not_finite_fails_its_request_alone() {
 #[test]
 fn used_ads_leave_the_best_of_the_rest() {
     let mut rng = rng("used_ads_leave_the_best_of_the_rest");
-    for (stream, batches) in streams(&mut rng).into_iter().zip([30, 6]) {
+    for (stream, batches) in streams().into_iter().zip([30, 6]) {
         for _ in 0..batches {
             let sizes =
                 Sizes { layers: 3, codes: 2, items: 150, slots: 12, requests: 1, width: 3, candidates: 150 };
@@ -188,7 +190,7 @@ fn used_ads_leave_the_best_of_the_rest() {
 #[test]
 fn finished_beams_stay_as_they_are() {
     let mut rng = rng("finished_beams_stay_as_they_are");
-    for (stream, batches) in streams(&mut rng).into_iter().zip([40, 8]) {
+    for (stream, batches) in streams().into_iter().zip([40, 8]) {
         let (mut lengths, mut mixed) = (0, 0);
         for _ in 0..batches {
             let sizes = Sizes { slots: 5, items: 24, width: 30, ..Sizes::small(&mut rng) };
@@ -217,7 +219,7 @@ fn finished_beams_stay_as_they_are() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let mut rng = rng("what_does_not_fit_is_refused");
-    let stream = streams(&mut rng).remove(0);
+    let stream = streams().remove(0);
     let sizes = Sizes { layers: 2, codes: 3, items: 20, slots: 2, requests: 1, width: 4, candidates: 5 };
     let limits = sizes.limits();
     for (limits, layers, codes) in [
@@ -277,7 +279,7 @@ fn functions_are_those_of_the_cpu_to_the_bit() {
         fn bid_sum_check(bids: Ptr<u64>, totals: PtrMut<f64>, m: u32);
     }
     let mut rng = rng("functions_are_those_of_the_cpu_to_the_bit");
-    for (stream, count) in streams(&mut rng).into_iter().zip([200_000, 4_000]) {
+    for (stream, count) in streams().into_iter().zip([200_000, 4_000]) {
         let mut x =
             vec![0.0, -0.0, 1.0, -1.0, 5e-324, -745.2, -745.1, -708.4, 709.7, 0.5, 1e300, f64::INFINITY];
         x.extend((0..count).map(|i| match i % 4 {

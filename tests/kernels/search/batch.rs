@@ -19,15 +19,10 @@ pub type Rng = Xoshiro256PlusPlus;
 
 /// A generator whose seed the test prints, so that a failure can be run again.
 pub fn rng(test: &str) -> Rng {
-    let given = std::env::var("BIDSLATE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let given = std::env::var("BIDSLATE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| std::hash::RandomState::new().hash_one(0));
-    println!("{test}: BIDSLATE_TEST_SEED={seed}");
+    println!("{test}: BIDSLATE_SEED={seed}");
     Rng::seed_from_u64(seed)
-}
-
-/// Both emulators.
-pub fn streams(rng: &mut Rng) -> Vec<Arc<dyn Stream>> {
-    crate::emulator::streams(rng.random())
 }
 
 pub fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {

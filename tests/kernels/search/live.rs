@@ -7,7 +7,8 @@ use bidslate::money::Micros;
 use bidslate::request::{AdPolicy, BidAggregate};
 use rand::RngExt;
 
-use super::batch::{Ask, Device, Logits, Rng, Sizes, ask, columns, pick, rng, streams};
+use super::batch::{Ask, Device, Logits, Rng, Sizes, ask, columns, pick, rng};
+use crate::emulator::streams;
 
 /// The second version of a catalog.
 pub fn advanced(columns: &Columns, sizes: &Sizes) -> Arc<Snapshot> {
@@ -58,7 +59,7 @@ fn exhaustive(rng: &mut Rng, sizes: &Sizes, columns: &Columns, snapshot: &Snapsh
 #[test]
 fn updates_reach_the_device() {
     let mut rng = rng("updates_reach_the_device");
-    for (stream, catalogs) in streams(&mut rng).into_iter().zip([12, 3]) {
+    for (stream, catalogs) in streams().into_iter().zip([12, 3]) {
         for _ in 0..catalogs {
             let sizes = Sizes {
                 layers: rng.random_range(1..=3),
@@ -94,7 +95,7 @@ fn updates_reach_the_device() {
 #[test]
 fn an_older_snapshot_is_held_as_well() {
     let mut rng = rng("an_older_snapshot_is_held_as_well");
-    let stream = streams(&mut rng).remove(0);
+    let stream = streams().remove(0);
     let sizes = Sizes { layers: 2, codes: 4, items: 40, slots: 1, requests: 1, width: 40, candidates: 40 };
     let columns = columns(&mut rng, &sizes);
     let catalog = Catalog::from_columns(columns.clone(), &sizes.config()).unwrap();
