@@ -40,12 +40,12 @@ mod reward;
 mod reward_choice;
 #[path = "kernels/rms_norm_f32.rs"]
 mod rms_norm_f32;
+#[path = "kernels/search.rs"]
+mod search;
 #[path = "kernels/segment_attention.rs"]
 mod segment_attention;
 #[path = "kernels/segment_mean.rs"]
 mod segment_mean;
-#[path = "kernels/search.rs"]
-mod search;
 #[allow(dead_code)]
 #[path = "conformance/setup.rs"]
 mod setup;

@@ -28,9 +28,9 @@ pub mod reward_choice;
 pub mod reward_input;
 pub mod reward_towers;
 pub mod rms_norm_f32;
+pub mod search;
 pub mod segment_attention;
 pub mod segment_mean;
-pub mod search;
 pub mod swiglu;
 pub mod tiling;
 
@@ -54,14 +54,14 @@ pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
         reward_input::KERNELS,
         reward_towers::KERNELS,
         rms_norm_f32::KERNELS,
-        segment_attention::KERNELS,
-        segment_mean::KERNELS,
         search::bid_max::KERNELS,
         search::code_weights::KERNELS,
         search::expand::KERNELS,
-        search::lists::KERNELS,
+        search::gather_lists::KERNELS,
         search::open_search::KERNELS,
         search::select::KERNELS,
+        segment_attention::KERNELS,
+        segment_mean::KERNELS,
         swiglu::KERNELS,
     ]
     .into_iter()

@@ -8,8 +8,8 @@ pub mod bid_max;
 pub mod code_weights;
 pub mod expand;
 mod forest;
+pub mod gather_lists;
 mod layout;
-pub mod lists;
 pub mod open_search;
 pub mod select;
 mod trie;
@@ -431,7 +431,7 @@ impl Search {
         let shape = self.block_per_beam();
         let (layers, positions) = (self.layers as u32, self.positions() as u32);
         let tables = &mut self.tables;
-        lists::lists(
+        gather_lists::gather_lists(
             &*self.stream,
             shape,
             tables.rules.ptr(),

@@ -1,10 +1,10 @@
-//! Launches of `kernels/lists.cu`: candidate lists from the paths of beams.
+//! Launches of `kernels/gather_lists.cu`: candidate lists from the paths of beams.
 
 crate::kernels! {
-    in "lists";
+    in "gather_lists";
 
     /// Writes the lists of each request, best beam first.
-    fn lists(
+    fn gather_lists(
         rules: Ptr<u32>,
         progress: Ptr<u32>,
         beams: Ptr<u32>,

@@ -16,11 +16,12 @@
 using namespace search;
 
 extern "C" __global__ void __launch_bounds__(256)
-lists(const unsigned* __restrict__ rules, const unsigned* __restrict__ progress,
-      const unsigned* __restrict__ beams, const double* __restrict__ sums,
-      const unsigned* __restrict__ rows, const unsigned* __restrict__ chosen,
-      const double* __restrict__ chosen_ln_z, unsigned* counts, unsigned* items, unsigned* list_ads, double* ln_zs,
-      double* scores, unsigned* paths, unsigned slots, unsigned layers, unsigned positions) {
+gather_lists(const unsigned* __restrict__ rules, const unsigned* __restrict__ progress,
+             const unsigned* __restrict__ beams, const double* __restrict__ sums,
+             const unsigned* __restrict__ rows, const unsigned* __restrict__ chosen,
+             const double* __restrict__ chosen_ln_z, unsigned* counts, unsigned* items,
+             unsigned* list_ads, double* ln_zs, double* scores, unsigned* paths, unsigned slots,
+             unsigned layers, unsigned positions) {
   const unsigned request = blockIdx.y;
   const size_t request_row = (size_t)request * gridDim.x, all_rows = (size_t)gridDim.x * gridDim.y;
   rules += request * RULES;
@@ -42,7 +43,7 @@ lists(const unsigned* __restrict__ rules, const unsigned* __restrict__ progress,
     unsigned item = NONE, ad = NONE;
     double ln_z = 0.0;
     if (slot < filled) {
-      const size_t at = slot * all_rows + request_row + path[(slot + 1) * layers];
+             const size_t at = slot * all_rows + request_row + path[(slot + 1) * layers];
       item = chosen[at * chosen_words(layers) + CHOSEN_ITEM];
       ad = chosen[at * chosen_words(layers) + CHOSEN_AD];
       ln_z = chosen_ln_z[at];
