@@ -20,6 +20,8 @@ mod emulator;
 mod gpu;
 #[path = "kernels/graph.rs"]
 mod graph;
+#[path = "kernels/libm.rs"]
+mod libm;
 #[path = "kernels/linear.rs"]
 mod linear;
 #[path = "kernels/linear_f32.rs"]

@@ -7,7 +7,7 @@ use simt::{Build, Emulator, Signature};
 fn every_launcher_matches_the_signature_of_its_kernel() {
     let signatures = Emulator::open(Build::Plain).unwrap().kernels();
     let mut described = 0;
-    for kernel in cuda::kernels().chain(crate::ptx::KERNELS) {
+    for kernel in cuda::kernels().chain(crate::libm::KERNELS).chain(crate::ptx::KERNELS) {
         let found = signatures.iter().find(|signature| signature.name == kernel.name);
         let signature = found.unwrap_or_else(|| panic!("no kernel is called {}", kernel.name));
         assert_eq!(signature.file, format!("kernels/{}.cu", kernel.file), "{}", kernel.name);
