@@ -2,9 +2,9 @@
 //
 // A row is an item. Its creatives that are left stand in `codes` from range[2 r] to range[2 r + 1],
 // sorted by their codes, equals in catalog order. Of the codes that they have in this layer the one
-// with the largest logit is chosen, ties to the lowest code; the range shrinks to the creatives with
-// that code, and token[r] becomes its token. After the last layer the creative is the first of the
-// range.
+// with the largest logit is chosen, ties to the lowest code; the range shrinks to the creatives
+// with that code, and token[r] becomes its token. After the last layer the creative is the first of
+// the range.
 //
 //   logits   f32 [rows, W]
 //   codes    u16 [M, layers]   each below W

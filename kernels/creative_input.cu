@@ -2,16 +2,16 @@
 // bf16, with RMSNorm(v) = v / sqrt(mean(v^2) + eps) * weight in f32, rounded once at the end.
 //
 //   hidden        f32 [., d]       hidden states of the POI decoder, all positions and beams
-//   hidden_row    u32 [rows]       row of `hidden`; 0xffffffff: nothing to compute, the row is zeros
+//   hidden_row    u32 [rows]       row of `hidden`; 0xffffffff: none, the row is zeros
 //   embed         bf16 [V, d]      token embeddings
 //   token         u32 [rows]       token whose embedding is read
 //   hidden_norm, embed_norm        f32 [d]
 //   x             bf16 [rows, 2d]  result
 //
-// Launch: 256 threads, one warp a row, grid ceil(rows / 8). The lower half-warp normalizes the hidden
-// state, the upper one the embedding; sums in the order of the CPU.
-// Bytes: 4 d + 2 d read and 4 d written a row. FLOPs: about 8 d a row. Bound by memory; a row is read
-// twice, the second time from L1. Any d.
+// Launch: 256 threads, one warp a row, grid ceil(rows / 8). The lower half-warp normalizes the
+// hidden state, the upper one the embedding; sums in the order of the CPU.
+// Bytes: 4 d + 2 d read and 4 d written a row. FLOPs: about 8 d a row. Bound by memory; a row is
+// read twice, the second time from L1. Any d.
 #include "lanes.cuh"
 
 constexpr unsigned NO_ROW = 0xffffffffu;

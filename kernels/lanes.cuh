@@ -1,4 +1,5 @@
-// Sums of rows in f32 in the order of the CPU's (src/cpu/lanes.rs), so that both give the same bits.
+// Sums of rows in f32 in the order of the CPU's (src/cpu/lanes.rs), so that both give the same
+// bits.
 //
 // Element i of a row goes to lane i % 16, one fused multiply-add after the other; the lanes are
 // joined by one tree, halves onto halves. On the GPU a half-warp is the sixteen lanes.

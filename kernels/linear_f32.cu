@@ -1,5 +1,5 @@
-// Products in f32: y = x W^T with an epilogue, for the reward model, whose numbers are never rounded
-// to bf16.
+// Products in f32: y = x W^T with an epilogue, for the reward model, whose numbers are never
+// rounded to bf16.
 //
 //   x     f32 [rows, in]
 //   w     f32 [out, in]      for linear_f32_swiglu two such matrices, gate and up
@@ -142,8 +142,8 @@ PTX_FN void product(const float* x, const float* const (&w)[MATRICES], unsigned 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    linear_f32(const float* __restrict__ x, const float* __restrict__ w, unsigned rows, unsigned out,
-               unsigned in, float* __restrict__ y) {
+    linear_f32(const float* __restrict__ x, const float* __restrict__ w, unsigned rows,
+               unsigned out, unsigned in, float* __restrict__ y) {
   product<1>(x, {w}, rows, out, in, [=](unsigned r, unsigned c, float sum, float) {
     y[(size_t)r * out + c] = sum;
   });

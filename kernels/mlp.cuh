@@ -1,6 +1,6 @@
-// The last three layers of the towers and of the payment network: 128 -> 32 -> 10 -> 1, ReLU between
-// them, a sigmoid at the end. In f32, each sum one sequence of fused multiply-adds from input 0 up and
-// the bias last, as on the CPU.
+// The last three layers of the towers and of the payment network: 128 -> 32 -> 10 -> 1, ReLU
+// between them, a sigmoid at the end. In f32, each sum one sequence of fused multiply-adds from
+// input 0 up and the bias last, as on the CPU.
 #pragma once
 
 #include "math_f32.cuh"
@@ -39,8 +39,8 @@ struct MlpShared {
     if (threadIdx.x == 0) b3 = from.b3;
   }
 
-  // sigmoid of the network on `hidden` [128], which all lanes may read. Warp-wide; every lane has the
-  // result.
+  // sigmoid of the network on `hidden` [128], which all lanes may read. Warp-wide; every lane has
+  // the result.
   PTX_FN float run(const float* hidden) const {
     int lane = threadIdx.x % 32;
     float middle = 0.f;

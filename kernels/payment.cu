@@ -1,7 +1,10 @@
 // Rates of the payment network (Eq. 25) for the slots of each request's winning list:
-// rate_i = sigmoid(MLP([ f_i ; ln(1 + b_m) of the other K - 1 slots in slot order ; z_i pctr_poi_i ]))
-// with b in bid units, organic and empty slots 0; an MLP d_r + K -> 128 -> 32 -> 10 -> 1, ReLU between
-// layers. In f32, the sums in the order of the CPU; ln and exp in f64, then rounded.
+//
+//   rate_i = sigmoid(MLP([ f_i ; ln(1 + b_m) of the other K - 1 slots ; z_i pctr_poi_i ]))
+//
+// The others come in slot order; b is in bid units, 0 for organic and empty slots. The MLP is
+// d_r + K -> 128 -> 32 -> 10 -> 1 with ReLU between layers. In f32, the sums in the order of the
+// CPU; ln and exp in f64, then rounded.
 //
 // Row l * slots + i is slot i of list l.
 //
@@ -15,11 +18,12 @@
 //   first     f32 [d_r + K, 128]        weights of the first layer, transposed
 //   bias      f32 [128]
 //   tail      f32 [4480]                the other layers, as for reward_towers
-//   rates     f32 [requests, slots]     out: in [0, 1] for ads and organic items alike, 0 past the length
+//   rates     f32 [requests, slots]     out: of ads and organic items, 0 past the length
 //   fault     u32 [requests]            becomes 1 where a rate is not finite
 //
 // Launch: 128 threads, one block a request, shared memory 8 (d_r + K) * 4 bytes; slots <= 32.
-// Thread o has output o of the first layer for eight slots at once; then each warp takes two of them.
+// Thread o has output o of the first layer for eight slots at once; then each warp takes two of
+// them.
 // FLOPs: 2 * 128 (d_r + K) + 8,852 a slot. Bytes: the weights, 512 (d_r + K) and 18 KB, from L2.
 // Bound by latency: there are at most 32 rows.
 #include "mlp.cuh"
@@ -105,6 +109,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (!isfinite(rate)) atomicOr(&fault[blockIdx.x], 1u);
       }
     }
-    __syncthreads();
+    // The next slots' inputs may be written at once: who reads `hidden` still has that barrier to
+    // pass.
   }
 }

@@ -1,8 +1,8 @@
-// Residual quantizer: r_0 = y; for each layer j: k_j = argmin_k |r_j - codebook[j, k]|^2, ties to the
-// lowest k; r_{j+1} = r_j - codebook[j, k_j].
+// Residual quantizer: r_0 = y; for each layer j: k_j = argmin_k |r_j - codebook[j, k]|^2, ties to
+// the lowest k; r_{j+1} = r_j - codebook[j, k_j].
 //
-// The same codes as the CPU's quantizer, ties included: each distance is one f32 sum from dimension 0
-// up, differences and squares rounded before they are added.
+// The same codes as the CPU's quantizer, ties included: each distance is one f32 sum from dimension
+// 0 up, differences and squares rounded before they are added.
 //
 //   y             f32 [rows, d]
 //   by_dimension  f32 [layers, d, W]     the codebooks, transposed
@@ -10,10 +10,11 @@
 //   fault         u32 [rows]             out: 0, or 1 + the first layer in which every distance
 //                                        overflows or is NaN; codes from there on are 0
 //
-// Launch: 256 threads, eight rows a block, grid ceil(rows / 8), shared memory 8 d * 4 bytes. A thread
-// takes every 256th code and meets it with all eight rows, so that the codebook is read once a block.
-// FLOPs: 3 d W a row and layer. Bytes: 4 d W / 8 a row and layer, from L2 (a codebook of 1,024 x 32 is
-// 128 KiB). Squares are rounded before they are added:
+// Launch: 256 threads, eight rows a block, grid ceil(rows / 8), shared memory 8 d * 4 bytes. A
+// thread takes every 256th code and meets it with all eight rows, so that the codebook is read once
+// a block.
+// FLOPs: 3 d W a row and layer. Bytes: 4 d W / 8 a row and layer, from L2 (a codebook of 1,024 x 32
+// is 128 KiB). Squares are rounded before they are added:
 // nvcc: --fmad=false
 #include "ptx.cuh"
 
@@ -60,9 +61,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   for (unsigned j = 0; j < layers; j++) {
     __syncthreads();
     const float* book = by_dimension + (size_t)j * d * width;
+    const Nearest none = {INFINITY, 0xffffffffu};
     Nearest best[ROWS];
 #pragma unroll
-    for (int r = 0; r < ROWS; r++) best[r] = Nearest{INFINITY, 0xffffffffu};
+    for (int r = 0; r < ROWS; r++) best[r] = none;
     for (unsigned k = threadIdx.x; k < width; k += THREADS) {
       float distance[ROWS] = {};
       for (unsigned i = 0; i < d; i++) {
@@ -82,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       if (lane == 0) found[r][warp] = best[r];
     }
     __syncthreads();
-    Nearest own = nearest_of_warp(lane < WARPS ? found[warp][lane] : Nearest{INFINITY, 0xffffffffu});
+    Nearest own = nearest_of_warp(lane < WARPS ? found[warp][lane] : none);
     if (faulty == 0 && !isfinite(own.distance)) faulty = 1 + j;
     unsigned code = faulty == 0 ? own.code : 0;
     if (lane == 0 && own_row < rows) codes[(size_t)own_row * layers + j] = (unsigned short)code;

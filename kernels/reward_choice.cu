@@ -2,14 +2,14 @@
 //
 // reward(l) = sum over filled slots i, from slot 0 up, of
 //   m_rev b_i pctr_poi_i + m_poi pctr_poi_i + m_cre pctr_creative_i + m_cvr pcvr_i
-// with b_i = bid / unit. An empty list has reward 0. The winner of a request has the highest reward;
-// ties: higher score, then lower index.
+// with b_i = bid / unit. An empty list has reward 0. The winner of a request has the highest
+// reward; ties: higher score, then lower index.
 //
 //   probabilities  f32 [3, lists * slots]   pctr_poi, pctr_creative, pcvr; row l * slots + i
 //   items          u32 [lists * slots]      item of each filled slot
 //   bids           u64 [items]              in micros, 0 for organic items
-//   lengths        i32 [lists]              filled slots; -1: there is no such list, its reward is 0
-//                                           and it cannot win
+//   lengths        i32 [lists]              filled slots; -1: there is no such list, it has
+//                                           reward 0 and cannot win
 //   scores         f64 [lists]              sum of ln z
 //   objective      f64 [requests, 4]        m_rev, m_poi, m_cre, m_cvr
 //   offsets        u32 [requests + 1]       lists of each request

@@ -14,7 +14,8 @@
 //   embedding       f32 [items, d_item]
 //   x               f32 [lists * slots, 3 d + d_item]
 //
-// The token of code k in layer j of a POI is 8 + j codebook + k; creatives come after all POI layers.
+// The token of code k in layer j of a POI is 8 + j codebook + k; creatives come after all POI
+// layers.
 //
 // Launch: 256 threads, one block a row. Sums in f32 from layer 0 up, as on the CPU.
 // Bytes: 2 d (poi_layers + creative_layers) + 4 (d + d_item) read, 4 (3 d + d_item) written a row.

@@ -1,9 +1,10 @@
 // The towers of the reward model (Eq. 19): sigmoid of an MLP 2 d_r -> 128 -> 32 -> 10 -> 1, ReLU
-// between layers, on [ f_i ; sum of f over the list's filled slots ]; three of them. In f32, the sums
-// in the order of the CPU.
+// between layers, on [ f_i ; sum of f over the list's filled slots ]; three of them. In f32, the
+// sums in the order of the CPU.
 //
-// Row l * slots + i is slot i of list l. The towers' first layer is one product (linear_f32_bias_relu)
-// between the two kernels here, its weights the towers' one after the other, [3 * 128, 2 d_r].
+// Row l * slots + i is slot i of list l. The towers' first layer is one product
+// (linear_f32_bias_relu) between the two kernels here, its weights the towers' one after the other,
+// [3 * 128, 2 d_r].
 //
 //   reward_tower_input    the rows of that product
 //     features  f32 [lists * slots, d_r]
@@ -13,8 +14,9 @@
 //
 //   reward_towers         the rest
 //     hidden    f32 [rows, 3 * 128]            of the first layer
-//     tails     f32 [3, 4480]                  of each tower weights and biases of the other layers:
-//                                              [32, 128], [32], [10, 32], [10], [1, 10], [1], padding
+//     tails     f32 [3, 4480]                  of each tower the other layers' weights and biases:
+//                                              [32, 128], [32], [10, 32], [10], [1, 10], [1] and
+//                                              padding
 //     out       f32 [3, rows]                  pctr_poi, pctr_creative, pcvr
 //     Launch: 256 threads, grid (ceil(rows / 32), 3); a warp takes four rows, one after the other.
 //     FLOPs: 8,852 a row and tower. Bytes: 512 a row and tower, the weights once a block.

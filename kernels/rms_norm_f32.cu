@@ -1,12 +1,12 @@
-// Root-mean-square norm in f32: y = x / sqrt(mean(x^2) + eps) * weight, row by row, bit for bit as on
-// the CPU.
+// Root-mean-square norm in f32: y = x / sqrt(mean(x^2) + eps) * weight, row by row, bit for bit as
+// on the CPU.
 //
 //   x, y    f32 [rows, d]     different arrays
 //   weight  f32 [d]
 //
 // Launch: 256 threads, a half-warp a row, grid ceil(rows / 16).
-// Bytes: 4 d read and 4 d written a row. FLOPs: about 4 d a row. Bound by memory; a row is read twice,
-// the second time from L1. Any d.
+// Bytes: 4 d read and 4 d written a row. FLOPs: about 4 d a row. Bound by memory; a row is read
+// twice, the second time from L1. Any d.
 #include "lanes.cuh"
 
 constexpr int THREADS = 256;

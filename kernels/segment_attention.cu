@@ -1,7 +1,8 @@
 // Full attention inside each of many short segments of rows, in f32: the lists of the reward model.
 //
-// Segment s is the rows s * slots .. s * slots + lengths[s]; its other rows get zeros. For each head:
-// out[r] = sum over i of w[r, i] v[i], w[r, .] = softmax over i of (q[r] . k[i] / sqrt(head)).
+// Segment s is the rows s * slots .. s * slots + lengths[s]; its other rows get zeros. For each head
+//
+//   out[r] = sum over i of w[r, i] v[i],  w[r, .] = softmax over i of (q[r] . k[i] / sqrt(head))
 //
 //   qkv      f32 [segments * slots, 3 d]   queries, keys, values; d = heads * head
 //   lengths  i32 [segments]                filled rows, at most `slots` <= 32; -1 and 0: none
@@ -9,11 +10,11 @@
 //   out      f32 [segments * slots, d]
 //
 // The sums run as on the CPU (src/cpu/row_attention.rs), to the bit: products of q and k in sixteen
-// lanes, the sum of the weights by the same tree, and one fused multiply-add per value in the order of
-// the rows.
+// lanes, the sum of the weights by the same tree, and one fused multiply-add per value in the order
+// of the rows.
 //
-// Launch: 128 threads, grid (segments, heads), shared memory 2 * slots * (head + 1) * 4 bytes for the
-// keys and values of one head; a warp takes every fourth query, its lane i the key i.
+// Launch: 128 threads, grid (segments, heads), shared memory 2 * slots * (head + 1) * 4 bytes for
+// the keys and values of one head; a warp takes every fourth query, its lane i the key i.
 // FLOPs: 4 slots^2 d a segment. Bytes: 16 d a row. Any head size whose keys and values fit.
 #include "lanes.cuh"
 #include "math_f32.cuh"

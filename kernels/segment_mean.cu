@@ -1,12 +1,13 @@
-// Mean of the rows of each request: mean[r] = 1/n sum over the request's n rows of x, zeros for n = 0.
-// The reward model's view of the user (Eq. 18), from the encoder's states.
+// Mean of the rows of each request: mean[r] = 1/n sum over its n rows of x, zeros where n is 0. The
+// reward model's view of the user (Eq. 18), from the encoder's states.
 //
 //   x        f32 [rows, d]         states of all requests, one after the other
 //   offsets  u32 [requests + 1]    request r has the rows offsets[r] .. offsets[r + 1]
 //   mean     f32 [requests, d]
 //
-// Launch: 512 threads, grid (ceil(d / 32), requests). Warp w sums the rows w, w + 16, .. of 32 columns;
-// the sixteen sums are added in the order of the warps: one order, whatever else is in the batch.
+// Launch: 512 threads, grid (ceil(d / 32), requests). Warp w sums the rows w, w + 16, .. of 32
+// columns; the sixteen sums are added in the order of the warps: one order, whatever else is in the
+// batch.
 // Bytes: 4 d a row. FLOPs: d a row. Bound by memory.
 #include "ptx.cuh"
 

@@ -3,5 +3,6 @@
 pub mod batch;
 pub mod choice;
 pub mod pricing;
+pub mod regret;
 pub mod settle;
 pub mod standalone;

@@ -76,7 +76,7 @@ fn run_range(batch: &AuctionBatch, auctions: Range<usize>, unit: u64) -> Outcome
 }
 
 /// One auction of a batch.
-struct View<'a> {
+pub(super) struct View<'a> {
     rule: u8,
     tie_seed: u64,
     bids: &'a [u64],
@@ -89,13 +89,13 @@ struct View<'a> {
 
 /// A bidder and its rank score b w.
 #[derive(Debug, Clone, Copy)]
-struct Ranked {
+pub(super) struct Ranked {
     score: f64,
     bidder: u32,
 }
 
 impl<'a> View<'a> {
-    fn new(batch: &'a AuctionBatch, auction: usize) -> Self {
+    pub(super) fn new(batch: &'a AuctionBatch, auction: usize) -> Self {
         let bidders = batch.bidders(auction);
         Self {
             rule: batch.rules[auction],
@@ -106,6 +106,11 @@ impl<'a> View<'a> {
             ids: if batch.ids.is_empty() { &[] } else { &batch.ids[bidders] },
             effects: &batch.position_effects[batch.slots(auction)],
         }
+    }
+
+    /// The same auction with other bids.
+    pub(super) fn with_bids(self, bids: &'a [u64]) -> Self {
+        Self { bids, ..self }
     }
 
     /// Slots that are for sale: the effects never rise, so those with theta 0 are the last ones.
@@ -166,6 +171,22 @@ impl<'a> View<'a> {
             bid.0 as f64
         };
         settle(price, bid, reserve, unit)
+    }
+
+    /// theta (value - price) in micros for what `bidder` wins, 0 where it wins nothing.
+    pub(super) fn utility(
+        &self,
+        bidder: usize,
+        value: u64,
+        ranking: &mut Vec<Ranked>,
+        unit: NonZeroU64,
+    ) -> f64 {
+        self.rank(ranking);
+        let slot = ranking.iter().take(self.sold_slots()).position(|ranked| ranked.bidder as usize == bidder);
+        slot.map_or(0.0, |slot| {
+            let price = self.payment(ranking, slot, unit.get());
+            self.effects[slot] * (value as f64 - price.0 as f64)
+        })
     }
 
     /// Each further rank sells the difference of two position effects, at the price of reaching it.

@@ -31,21 +31,21 @@ crate::kernels! {
     );
 }
 
-const THREADS: u32 = 128;
-const AUCTIONS_PER_BLOCK: usize = 4;
+pub(super) const THREADS: u32 = 128;
+pub(super) const AUCTIONS_PER_BLOCK: usize = 4;
 
 /// A batch of auctions in device memory, and room for its outcomes.
 #[derive(Debug)]
 pub struct DeviceBatch {
-    rules: Buffer<u8>,
-    tie_seeds: Buffer<u64>,
-    bidder_offsets: Buffer<u32>,
-    bids: Buffer<u64>,
-    reserves: Buffer<u64>,
-    weights: Buffer<f64>,
+    pub(super) rules: Buffer<u8>,
+    pub(super) tie_seeds: Buffer<u64>,
+    pub(super) bidder_offsets: Buffer<u32>,
+    pub(super) bids: Buffer<u64>,
+    pub(super) reserves: Buffer<u64>,
+    pub(super) weights: Buffer<f64>,
     ids: Option<Buffer<u64>>,
-    slot_offsets: Buffer<u32>,
-    effects: Buffer<f64>,
+    pub(super) slot_offsets: Buffer<u32>,
+    pub(super) effects: Buffer<f64>,
     winners: Buffer<u32>,
     payments: Buffer<u64>,
 }
@@ -91,7 +91,7 @@ impl DeviceBatch {
             self.bids.ptr(),
             self.reserves.ptr(),
             self.weights.ptr(),
-            self.ids.as_ref().map_or(Ptr::NULL, Buffer::ptr),
+            self.ids(),
             self.slot_offsets.ptr(),
             self.effects.ptr(),
             unit.get(),
@@ -99,6 +99,11 @@ impl DeviceBatch {
             self.winners.ptr_mut(),
             self.payments.ptr_mut(),
         )
+    }
+
+    /// The bidders' ids; null where they are the indices.
+    pub(super) fn ids(&self) -> Ptr<u64> {
+        self.ids.as_ref().map_or(Ptr::NULL, Buffer::ptr)
     }
 
     /// Waits for the auctions and copies their outcomes.

@@ -6,6 +6,7 @@
 
 pub mod attention;
 pub mod auction;
+pub mod auction_regret;
 pub mod beam_attention;
 pub mod beam_self_attention;
 pub mod creative_choose;
@@ -39,6 +40,7 @@ pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
     [
         attention::KERNELS,
         auction::KERNELS,
+        auction_regret::KERNELS,
         beam_attention::KERNELS,
         beam_self_attention::KERNELS,
         creative_choose::KERNELS,

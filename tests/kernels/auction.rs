@@ -3,8 +3,10 @@
 use std::num::NonZeroU64;
 
 use bidslate::auction::batch::{Auction, AuctionBatch, AuctionRule, Reserves};
+use bidslate::auction::regret::{GammaGrid, utilities};
 use bidslate::auction::standalone;
 use bidslate::cuda::auction::DeviceBatch;
+use bidslate::cuda::auction_regret::Misreports;
 use bidslate::money::Micros;
 
 use crate::emulator::streams;
@@ -44,19 +46,26 @@ fn push(batch: &mut AuctionBatch, bidders: usize, slots: usize, ids: bool, input
     batch.push(&auction).unwrap();
 }
 
+/// Auctions of all sizes around those of a warp.
+fn random_batch(bidders: &[usize], slots: &[usize], ids: bool, inputs: &mut Inputs) -> AuctionBatch {
+    let mut batch = AuctionBatch::default();
+    for &bidders in bidders {
+        for &slots in slots {
+            // Some with ids, some without.
+            let own = ids && inputs.indices(1, 2)[0] == 0;
+            push(&mut batch, bidders, slots, own, inputs);
+        }
+    }
+    batch
+}
+
 #[test]
 fn charges_the_integers_of_the_cpu() {
     let mut inputs = Inputs::new();
     for stream in streams() {
         for ids in [false, true] {
-            let mut batch = AuctionBatch::default();
-            for bidders in [1, 2, 5, 31, 32, 33, 64, 100] {
-                for slots in [1, 2, 10, 31, 32, 33, 40] {
-                    // Some with ids, some without.
-                    let own = ids && inputs.indices(1, 2)[0] == 0;
-                    push(&mut batch, bidders, slots, own, &mut inputs);
-                }
-            }
+            let (bidders, slots) = ([1, 2, 5, 31, 32, 33, 64, 100], [1, 2, 10, 31, 32, 33, 40]);
+            let batch = random_batch(&bidders, &slots, ids, &mut inputs);
             for unit in [1, 1_000, 1_000_003] {
                 let unit = NonZeroU64::new(unit).unwrap();
                 let mut device = DeviceBatch::new(&stream, &batch).unwrap();
@@ -73,5 +82,23 @@ fn an_empty_batch_has_no_outcomes() {
         let mut device = DeviceBatch::new(&stream, &AuctionBatch::default()).unwrap();
         device.run(&*stream, NonZeroU64::MIN).unwrap();
         assert_eq!(device.outcomes().unwrap(), standalone::Outcomes::default());
+    }
+}
+
+#[test]
+fn misreports_are_worth_what_the_cpu_says() {
+    let mut inputs = Inputs::new();
+    for stream in streams() {
+        for ids in [false, true] {
+            let batch = random_batch(&[1, 2, 5, 33, 40], &[1, 2, 4, 33], ids, &mut inputs);
+            let device = DeviceBatch::new(&stream, &batch).unwrap();
+            // Among them bids of nothing and of more than a bid may be.
+            for gammas in [vec![], vec![1.0], vec![0.0, 0.3, 1.0, 1.7, 1e300]] {
+                let grid = GammaGrid::new(gammas).unwrap();
+                let mut misreports = Misreports::new(&stream, &device, &grid).unwrap();
+                misreports.run(&*stream, &device, NonZeroU64::MIN).unwrap();
+                assert_eq!(misreports.utilities().unwrap(), utilities(&batch, &grid, NonZeroU64::MIN));
+            }
+        }
     }
 }

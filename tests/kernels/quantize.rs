@@ -43,6 +43,39 @@ fn gives_the_codes_of_the_cpu() {
     }
 }
 
+/// Codes that are the same numbers in another order and with other signs are all as far from zero, but for the rounding
+/// of the sums: a fused multiply-add or another order of the sum finds another code.
+#[test]
+fn rounds_as_the_cpu_does() {
+    let mut inputs = Inputs::new();
+    let (codes, width) = (500, 16);
+    let shape = [1, codes, width];
+    for stream in streams() {
+        for _ in 0..8 {
+            let numbers = inputs.numbers(width);
+            let codebook: Vec<f32> = (0..codes)
+                .flat_map(|_| {
+                    let mut entry = numbers.clone();
+                    for (i, j) in inputs.indices(width, width).into_iter().enumerate() {
+                        entry.swap(i, j as usize);
+                        entry[i] = -entry[i];
+                    }
+                    entry
+                })
+                .collect();
+            let y = vec![0.0; width];
+            let want =
+                Quantizer::new(width, Vec::new(), codebook.clone(), shape).unwrap().encode(&y).unwrap();
+            let book = Codebook::new(&stream, &codebook, shape).unwrap();
+            let mut got = Buffer::new(&stream, 1).unwrap();
+            let mut fault = Buffer::new(&stream, 1).unwrap();
+            let y = Buffer::from_slice(&stream, &y).unwrap();
+            book.quantize(&*stream, &y, 1, &mut got, &mut fault).unwrap();
+            assert_eq!(got.to_vec().unwrap(), want);
+        }
+    }
+}
+
 #[test]
 fn a_vector_without_a_nearest_code_is_named() {
     for stream in streams() {
