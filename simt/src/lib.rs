@@ -6,16 +6,15 @@
 //! watches each access to memory and reports races, accesses out of bounds, reads of what was never written, and more,
 //! with the lines of the kernel.
 //!
-//! ```no_run
+//! ```
 //! use simt::{Build, Emulator};
 //!
 //! let emulator = Emulator::open(Build::Check)?;
 //! let x = emulator.allocate(4 * 128)?;
 //! emulator.write(x, &[0; 4 * 128])?;
-//! // SAFETY: `scale` takes a pointer to 128 floats and a factor.
-//! unsafe {
-//!     emulator.launch("scale", [1, 1, 1], [128, 1, 1], 0, &[&x.to_ne_bytes(), &2f32.to_ne_bytes()])?;
-//! }
+//! let arguments: [&[u8]; 3] = [&x.to_ne_bytes(), &2f32.to_ne_bytes(), &128u32.to_ne_bytes()];
+//! // SAFETY: `scale` takes a pointer to floats, a factor, and the number of floats.
+//! unsafe { emulator.launch("scale", [1, 1, 1], [128, 1, 1], 0, &arguments) }?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

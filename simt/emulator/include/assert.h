@@ -1,5 +1,5 @@
-// Stands in for the C header of this name: a failed assertion in a kernel ends the launch with a fault, not the process.
-// Without include guard, as in C: NDEBUG decides anew each time.
+// Stands in for the C header of this name: a failed assertion in a kernel ends the launch with a
+// fault, not the process. Without include guard, as in C: NDEBUG decides anew each time.
 #include "simt/runtime.h"
 #undef assert
 #ifdef NDEBUG

@@ -12,7 +12,8 @@ void release(Worker& worker, Barrier& barrier) {
     worker.checker.order_block(worker);
   } else {
     for (unsigned w = 0; w < worker.warp_count; w++) {
-      if (barrier.syncing_warps >> w & 1) worker.checker.acquire(worker.warps[w].clock, barrier.clock);
+      if (barrier.syncing_warps >> w & 1)
+        worker.checker.acquire(worker.warps[w].clock, barrier.clock);
     }
   }
   for (unsigned w = 0; w < worker.warp_count; w++) {
@@ -27,8 +28,8 @@ void release(Worker& worker, Barrier& barrier) {
   barrier = next;
 }
 
-// All threads of the block must come to the same __syncthreads: two that meet at different ones are a mistake even if
-// their number comes out right.
+// All threads of the block must come to the same __syncthreads: two that meet at different ones are
+// a mistake even if their number comes out right.
 void check_same_place(Worker& worker, const Barrier& barrier, loc_t loc) {
   for (unsigned w = 0; w < worker.warp_count; w++) {
     if (!barrier.waiting[w]) continue;
@@ -58,7 +59,8 @@ void wait_for_block(Barrier& barrier, loc_t loc) {
     return;
   }
   release(worker, barrier);
-  if (worker.schedule == Schedule::kRandom) yield(loc);  // the last to come shall not always go first
+  if (worker.schedule == Schedule::kRandom)
+    yield(loc);  // the last to come shall not always go first
 }
 
 // What a lane brings to a barrier with a number of threads.

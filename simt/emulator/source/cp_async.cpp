@@ -1,6 +1,7 @@
 // cp.async: copies from global to shared memory that land when they are waited for, or at once.
 //
-// In the check build the destination counts as in flight until then in either case. A lazy copy leaves NaN there.
+// In the check build the destination counts as in flight until then in either case. A lazy copy
+// leaves NaN there.
 #include <cstring>
 
 #include "worker.h"

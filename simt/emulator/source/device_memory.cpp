@@ -17,7 +17,8 @@ constexpr size_t kQuarantineSlots = 1 << 14;
 constexpr size_t kPage = 4096;
 
 size_t slot_bytes(size_t bytes) {
-  // A gap of at least kAlignment separates neighbours. Twice the alignment gives the checker's cells whole pages.
+  // A gap of at least kAlignment separates neighbours. Twice the alignment gives the checker's
+  // cells whole pages.
   size_t unit = 2 * DeviceMemory::kAlignment;
   return (bytes + DeviceMemory::kAlignment + unit - 1) / unit * unit;
 }
@@ -95,8 +96,8 @@ std::string DeviceMemory::check_range(const char* what, uintptr_t address, size_
     size_t offset = address - start;
     if (offset <= size && bytes <= size - offset) return {};
     if (offset <= size) {
-      return format("%s of %zu bytes at offset %zu of an allocation of %zu bytes", what, bytes, offset,
-                    size);
+      return format("%s of %zu bytes at offset %zu of an allocation of %zu bytes", what, bytes,
+                    offset, size);
     }
   }
   return format("%s of %zu bytes at 0x%zx, which is not allocated", what, bytes, size_t(address));

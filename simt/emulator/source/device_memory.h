@@ -12,12 +12,14 @@ namespace simt {
 
 class DeviceMemory {
  public:
-  static constexpr size_t kCapacity = size_t{1} << 36;  // of addresses; pages come when they are touched
+  static constexpr size_t kCapacity = size_t{1}
+                                      << 36;  // of addresses; pages come when they are touched
   static constexpr size_t kAlignment = 256;
 
   static DeviceMemory& get();
 
-  // The address of `bytes` bytes, all 0xff and not initialised for the checker; 0 if no more can be had.
+  // The address of `bytes` bytes, all 0xff and not initialised for the checker; 0 if no more can be
+  // had.
   uintptr_t allocate(size_t bytes);
   // Faults of the host get a message, success an empty string.
   std::string free(uintptr_t address);
@@ -47,10 +49,10 @@ class DeviceMemory {
 
   std::mutex mutex_;
   char* begin_;
-  size_t top_ = 0;  // no slot has been cut beyond
-  std::map<uintptr_t, size_t> allocations_;      // address to bytes asked for
-  std::deque<Slot> quarantine_;                  // freed; not given out again yet, so that late uses are seen
-  size_t quarantined_ = 0;                       // its bytes
+  size_t top_ = 0;                           // no slot has been cut beyond
+  std::map<uintptr_t, size_t> allocations_;  // address to bytes asked for
+  std::deque<Slot> quarantine_;  // freed; not given out again yet, so that late uses are seen
+  size_t quarantined_ = 0;       // its bytes
   std::multimap<size_t, uintptr_t> free_slots_;  // by size
 };
 

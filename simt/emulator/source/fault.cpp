@@ -18,8 +18,8 @@ std::string format(const char* text, ...) {
 
 void fail(FaultKind kind, Place place, std::string message, Place other) {
   Fiber* fiber = current_fiber();
-  fiber->worker->fault = Fault{kind,  std::move(message), true, fiber->block_index, fiber->thread_index,
-                               place, other};
+  fiber->worker->fault =
+      Fault{kind, std::move(message), true, fiber->block_index, fiber->thread_index, place, other};
   abandon_block();
 }
 

@@ -54,8 +54,8 @@ std::string Fiber::describe() const {
 
 #if defined(__x86_64__)
 
-// The registers that a call must keep go onto the stack of the one that leaves. The control words of the floating-point
-// units are never changed by kernels, and so not saved.
+// The registers that a call must keep go onto the stack of the one that leaves. The control words
+// of the floating-point units are never changed by kernels, and so not saved.
 asm(R"(
   .text
   .globl simt_switch
@@ -82,7 +82,7 @@ simt_switch:
 
 void prepare(Fiber* fiber, void (*entry)()) {
   void** top = reinterpret_cast<void**>(fiber);  // the record lies above the stack, aligned to 64
-  *--top = nullptr;                              // where `entry`, which never returns, would return to
+  *--top = nullptr;  // where `entry`, which never returns, would return to
   *--top = reinterpret_cast<void*>(entry);
   for (int i = 0; i < 6; i++) *--top = nullptr;  // the registers that simt_switch pops
   fiber->stack_pointer = top;

@@ -23,10 +23,10 @@ struct PendingCopy {
 struct alignas(64) Fiber : Thread {
   void* stack_pointer;  // while it does not run
   Status status;
-  bool fenced;              // has executed __threadfence in this block
-  uint32_t mbarrier;        // the shared address it waits at
-  uint32_t copy_group;      // cp.async groups committed so far
-  loc_t place;              // where it last called the emulator
+  bool fenced;          // has executed __threadfence in this block
+  uint32_t mbarrier;    // the shared address it waits at
+  uint32_t copy_group;  // cp.async groups committed so far
+  loc_t place;          // where it last called the emulator
   std::vector<PendingCopy> copies;
 
   uintptr_t stack() const { return reinterpret_cast<uintptr_t>(this) & ~(kStackBytes - 1); }
@@ -58,7 +58,8 @@ class Stacks {
 
 // Makes `fiber` start in `entry` when it is first switched to.
 void prepare(Fiber* fiber, void (*entry)());
-// Leaves the running context, whose stack pointer goes to *save, for the one whose stack pointer is `to`.
+// Leaves the running context, whose stack pointer goes to *save, for the one whose stack pointer is
+// `to`.
 extern "C" void simt_switch(void** save, void* to);
 
 }  // namespace simt

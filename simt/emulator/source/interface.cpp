@@ -99,7 +99,8 @@ class WorkerPool {
   static std::unique_ptr<Worker> make() {
     auto worker = std::make_unique<Worker>();
     constexpr size_t kBytes = 256 << 10;
-    void* shared = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* shared =
+        mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) throw std::bad_alloc();
     worker->shared.dynamic_begin = static_cast<char*>(shared);
     return worker;
@@ -176,7 +177,8 @@ void simt_kernel(const LoadedLibrary* loaded, uint32_t index, RawKernel* out) {
   *out = {kernel.name, kernel.parameter_count};
 }
 
-void simt_parameter(const LoadedLibrary* loaded, uint32_t kernel, uint32_t index, RawParameter* out) {
+void simt_parameter(const LoadedLibrary* loaded, uint32_t kernel, uint32_t index,
+                    RawParameter* out) {
   const Parameter& parameter = loaded->library->kernels[kernel].parameters[index];
   out->size = parameter.size;
   out->is_pointer = parameter.is_pointer;

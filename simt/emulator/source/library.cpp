@@ -11,7 +11,7 @@ int inspect(dl_phdr_info* info, size_t, void* data) {
   uintptr_t end = 0;
   const ElfW(Phdr)* thread_local_data = nullptr;
   for (unsigned i = 0; i < info->dlpi_phnum; i++) {
-    const ElfW(Phdr)& header = info->dlpi_phdr[i];
+    const ElfW(Phdr) & header = info->dlpi_phdr[i];
     uintptr_t header_end = info->dlpi_addr + header.p_vaddr + header.p_memsz;
     if (header.p_type == PT_LOAD && header_end > end) end = header_end;
     if (header.p_type == PT_TLS) thread_local_data = &header;

@@ -7,8 +7,8 @@
 namespace simt {
 namespace {
 
-// ---- ldmatrix and stmatrix. Lane 8 i + r gives the address of row r of matrix i; of each 8 x 8 matrix lane l holds
-// elements 2 (l % 4) and 2 (l % 4) + 1 of row l / 4.
+// ---- ldmatrix and stmatrix. Lane 8 i + r gives the address of row r of matrix i; of each 8 x 8
+// matrix lane l holds elements 2 (l % 4) and 2 (l % 4) + 1 of row l / 4.
 
 struct MatrixLane {
   uint32_t* registers;
@@ -26,7 +26,8 @@ const MatrixLane& matrix_lane(void* const* payloads, unsigned lane) {
 
 void check_whole_warp(const char* instruction, unsigned mask) {
   if (mask == ~0u) return;
-  fail(FaultKind::kCollective, current_fiber()->place, format("%s needs all 32 lanes", instruction));
+  fail(FaultKind::kCollective, current_fiber()->place,
+       format("%s needs all 32 lanes", instruction));
 }
 
 uint16_t* row_of(void* const* payloads, unsigned lane) {
@@ -77,7 +78,8 @@ void store_matrices(void* const* payloads, unsigned mask) {
 }
 
 // ---- mma.m16n8k16. With g = lane / 4 and t = lane % 4, a lane holds of
-//   a [16, 16]  rows g and g + 8, columns 2t, 2t + 1, 2t + 8, 2t + 9, in the order of the four registers:
+//   a [16, 16]  rows g and g + 8, columns 2t, 2t + 1, 2t + 8, 2t + 9, in the order of the four
+//   registers:
 //               (g, low columns), (g + 8, low), (g, high), (g + 8, high)
 //   b [16, 8]   column g, rows 2t, 2t + 1 and 2t + 8, 2t + 9
 //   c, d [16, 8]  rows g and g + 8, columns 2t and 2t + 1
@@ -100,8 +102,9 @@ void unpack(float* pair, uint32_t bits) {
   pair[1] = to_float<kElement>(bits >> 16);
 }
 
-// Products of 16-bit floats are exact in float; the sums are rounded to float one after the other, in the order of k. A
-// GPU sums groups of products with more bits and rounds otherwise: results differ in the last bits.
+// Products of 16-bit floats are exact in float; the sums are rounded to float one after the other,
+// in the order of k. A GPU sums groups of products with more bits and rounds otherwise: results
+// differ in the last bits.
 template <Elt kElement>
 void multiply_add(void* const* payloads, unsigned mask) {
   check_whole_warp("mma", mask);

@@ -1,4 +1,5 @@
-// mbarrier: a barrier in shared memory with phases, which counts arrivals of threads and bytes of copies.
+// mbarrier: a barrier in shared memory with phases, which counts arrivals of threads and bytes of
+// copies.
 #include <algorithm>
 #include <cstring>
 
@@ -7,12 +8,13 @@
 namespace simt {
 namespace {
 
-// The 64 bits in shared memory. Kernels must not look into them; on a GPU they are laid out otherwise.
+// The 64 bits in shared memory. Kernels must not look into them; on a GPU they are laid out
+// otherwise.
 struct State {
-  uint64_t pending : 20;   // arrivals that this phase still waits for
-  uint64_t count : 20;     // arrivals per phase
-  int64_t bytes : 23;      // of copies that this phase still waits for
-  uint64_t phase : 1;      // parity of the phase in progress
+  uint64_t pending : 20;  // arrivals that this phase still waits for
+  uint64_t count : 20;    // arrivals per phase
+  int64_t bytes : 23;     // of copies that this phase still waits for
+  uint64_t phase : 1;     // parity of the phase in progress
 };
 static_assert(sizeof(State) == sizeof(uint64_t));
 
@@ -45,7 +47,8 @@ void complete_phase(Worker& worker, uint32_t address, State& state) {
   }
 }
 
-// Whether the phase of this parity is complete; if so, what was released to it is ordered before what follows.
+// Whether the phase of this parity is complete; if so, what was released to it is ordered before
+// what follows.
 bool phase_is_complete(Fiber* fiber, uint32_t address, uint32_t parity, loc_t loc) {
   Worker& worker = *fiber->worker;
   fiber->place = loc;
@@ -88,8 +91,9 @@ uint64_t mbar_arrive(uint32_t address, uint32_t bytes, loc_t loc) {
   Mbarrier& barrier = find_initialised(worker, address, loc);
   State* state = state_of(address, loc);
   if (!state->pending) {
-    fail(FaultKind::kBarrier, loc,
-         format("more arrivals at the mbarrier at %u than its %u", address, unsigned(state->count)));
+    fail(
+        FaultKind::kBarrier, loc,
+        format("more arrivals at the mbarrier at %u than its %u", address, unsigned(state->count)));
   }
   uint64_t before;
   memcpy(&before, state, sizeof before);

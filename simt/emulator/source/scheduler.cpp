@@ -24,7 +24,8 @@ unsigned next_below(uint32_t bits, unsigned from) {
 }
 
 unsigned any_bit(uint32_t bits, Random& random) {
-  for (uint32_t skip = random.below(uint32_t(__builtin_popcount(bits))); skip; skip--) bits &= bits - 1;
+  for (uint32_t skip = random.below(uint32_t(__builtin_popcount(bits))); skip; skip--)
+    bits &= bits - 1;
   return unsigned(__builtin_ctz(bits));
 }
 
@@ -45,7 +46,8 @@ Fiber* pick(Worker& worker, unsigned warp, unsigned lane) {
   return worker.fiber(warp, any_bit(worker.warps[warp].ready, worker.schedule_random));
 }
 
-// The fiber that runs when `fiber` yields: as `pick`, but a warp whose lanes all poll does not keep the others waiting.
+// The fiber that runs when `fiber` yields: as `pick`, but a warp whose lanes all poll does not keep
+// the others waiting.
 Fiber* pick_fairly(Worker& worker, const Fiber* fiber) {
   unsigned warp = fiber->warp;
   uint32_t ready = worker.warps[warp].ready, own = 1u << fiber->lane;
@@ -135,7 +137,8 @@ std::string describe_waiting(const Worker& worker) {
     text += format("; %u %s, the first of them %s", group.threads, what.c_str(),
                    group.first->describe().c_str());
   }
-  if (worker.live < worker.threads) text += format("; %u have exited", worker.threads - worker.live);
+  if (worker.live < worker.threads)
+    text += format("; %u have exited", worker.threads - worker.live);
   return text;
 }
 
@@ -145,7 +148,7 @@ std::string describe_waiting(const Worker& worker) {
   while (worker.fibers[index]->status == Status::kDone) index++;
   const Fiber* first = worker.fibers[index];
   std::string message = "no thread of the block can run" + describe_waiting(worker);
-  worker.fault = Fault{FaultKind::kDeadlock, std::move(message),     true, first->block_index,
+  worker.fault = Fault{FaultKind::kDeadlock, std::move(message),      true, first->block_index,
                        first->thread_index,  Place::of(first->place), {}};
   abandon_block();
 }

@@ -12,7 +12,8 @@ uint32_t to_smem(const void* pointer, loc_t loc) {
   size_t dynamic_offset = size_t(byte - shared.dynamic_begin);
   if (dynamic_offset <= shared.dynamic_bytes) return shared.dynamic_base + uint32_t(dynamic_offset);
   size_t static_offset = size_t(byte - shared.static_begin);
-  if (static_offset <= shared.static_bytes) return SharedMemory::kStaticBase + uint32_t(static_offset);
+  if (static_offset <= shared.static_bytes)
+    return SharedMemory::kStaticBase + uint32_t(static_offset);
   fail(FaultKind::kOutOfBounds, loc, format("%p does not point to shared memory", pointer));
 }
 
@@ -27,7 +28,8 @@ void* from_smem(uint32_t address, uint32_t bytes, uint32_t alignment, loc_t loc)
     return shared.dynamic_begin + dynamic_offset;
   }
   uint32_t static_offset = address - SharedMemory::kStaticBase;
-  if (address >= SharedMemory::kStaticBase && uint64_t(static_offset) + bytes <= shared.static_bytes) {
+  if (address >= SharedMemory::kStaticBase &&
+      uint64_t(static_offset) + bytes <= shared.static_bytes) {
     return shared.static_begin + static_offset;
   }
   if (address >= shared.dynamic_base) {

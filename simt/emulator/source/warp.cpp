@@ -1,4 +1,5 @@
-// Warp collectives: the lanes of a mask wait for each other, and the last to come acts for all of them.
+// Warp collectives: the lanes of a mask wait for each other, and the last to come acts for all of
+// them.
 #include "worker.h"
 
 namespace simt {
@@ -31,28 +32,30 @@ const char* name(Collective collective) {
 void check_mask(const Fiber* fiber, const Warp& warp, Collective kind, unsigned mask) {
   if (!(mask >> fiber->lane & 1)) {
     fail(FaultKind::kCollective, fiber->place,
-         format("lane %u calls a %s with mask 0x%08x, which leaves it out", fiber->lane, name(kind), mask));
+         format("lane %u calls a %s with mask 0x%08x, which leaves it out", fiber->lane, name(kind),
+                mask));
   }
   if (mask & ~warp.live) {
     fail(FaultKind::kCollective, fiber->place,
-         format("%s with mask 0x%08x, of which lanes 0x%08x have exited or never existed", name(kind),
-                mask, mask & ~warp.live));
+         format("%s with mask 0x%08x, of which lanes 0x%08x have exited or never existed",
+                name(kind), mask, mask & ~warp.live));
   }
 }
 
 [[noreturn]] void fail_disagreement(const Fiber* fiber, const Warp& warp, unsigned other_lane) {
   const Fiber* other = fiber->worker->fiber(fiber->warp, other_lane);
   fail(FaultKind::kCollective, Place::of(fiber->place),
-       format("lane %u is at a %s with mask 0x%08x, but lane %u at a %s with mask 0x%08x", fiber->lane,
-              name(warp.collectives[fiber->lane]), warp.masks[fiber->lane], other->lane,
-              name(warp.collectives[other->lane]), warp.masks[other->lane]),
+       format("lane %u is at a %s with mask 0x%08x, but lane %u at a %s with mask 0x%08x",
+              fiber->lane, name(warp.collectives[fiber->lane]), warp.masks[fiber->lane],
+              other->lane, name(warp.collectives[other->lane]), warp.masks[other->lane]),
        Place::of(other->place));
 }
 
 void check_agreement(const Fiber* fiber, const Warp& warp, Collective kind, unsigned mask) {
   for (uint32_t rest = mask; rest; rest &= rest - 1) {
     unsigned lane = unsigned(__builtin_ctz(rest));
-    if (warp.collectives[lane] != kind || warp.masks[lane] != mask) fail_disagreement(fiber, warp, lane);
+    if (warp.collectives[lane] != kind || warp.masks[lane] != mask)
+      fail_disagreement(fiber, warp, lane);
   }
 }
 
@@ -100,7 +103,8 @@ void match_lanes(void* const* payloads, unsigned mask) {
     lane->result = 0;
     for (uint32_t others = mask; others; others &= others - 1) {
       unsigned other = unsigned(__builtin_ctz(others));
-      if (static_cast<MatchLane*>(payloads[other])->value == lane->value) lane->result |= 1u << other;
+      if (static_cast<MatchLane*>(payloads[other])->value == lane->value)
+        lane->result |= 1u << other;
     }
   }
 }
@@ -129,7 +133,8 @@ void collective(Collective kind, unsigned mask, void* payload, CollectiveBody bo
   warp.ready |= mask;
   worker.ready_warps |= 1u << fiber->warp;
   worker.idle_yields = 0;
-  if (worker.schedule == Schedule::kRandom) yield(loc);  // the last to come shall not always go first
+  if (worker.schedule == Schedule::kRandom)
+    yield(loc);  // the last to come shall not always go first
 }
 
 uint64_t shuffle(unsigned mask, uint64_t value, unsigned source, loc_t loc) {
@@ -162,8 +167,8 @@ void check_no_lane_waits_for(Fiber* fiber) {
     unsigned lane = unsigned(__builtin_ctz(rest));
     if (!(warp.masks[lane] >> fiber->lane & 1)) continue;
     fail(FaultKind::kCollective, worker.fiber(fiber->warp, lane)->place,
-         format("lane %u exits, but the mask 0x%08x of the %s names it", fiber->lane, warp.masks[lane],
-                name(warp.collectives[lane])));
+         format("lane %u exits, but the mask 0x%08x of the %s names it", fiber->lane,
+                warp.masks[lane], name(warp.collectives[lane])));
   }
 }
 

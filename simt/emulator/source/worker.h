@@ -1,4 +1,5 @@
-// A worker runs the blocks of one launch at a time, one after another, on the thread of the host that called it.
+// A worker runs the blocks of one launch at a time, one after another, on the thread of the host
+// that called it.
 #pragma once
 
 #include <array>
@@ -45,7 +46,8 @@ struct Warp {
   uint32_t live;     // lanes that have not exited
   uint32_t ready;    // lanes that can run
   uint32_t arrived;  // lanes that wait in a collective
-  // What each of those lanes has come with. Here and not in the fibers: the last to arrive reads all of it.
+  // What each of those lanes has come with. Here and not in the fibers: the last to arrive reads
+  // all of it.
   Collective collectives[kWarpLanes];
   uint32_t masks[kWarpLanes];
   void* payloads[kWarpLanes];
@@ -55,11 +57,11 @@ struct Warp {
 // A hardware barrier, 0 to 15.
 struct Barrier {
   unsigned arrived;
-  unsigned expected;              // threads; 0 for all that are alive (__syncthreads)
-  uint32_t generation;            // completed uses
-  uint32_t waiting[kMaxWarps];    // lanes that wait
-  uint32_t syncing_warps;         // that wait with an explicit count, and so take part in `clock`
-  unsigned count;                 // of true predicates, for __syncthreads_count and its siblings
+  unsigned expected;            // threads; 0 for all that are alive (__syncthreads)
+  uint32_t generation;          // completed uses
+  uint32_t waiting[kMaxWarps];  // lanes that wait
+  uint32_t syncing_warps;       // that wait with an explicit count, and so take part in `clock`
+  unsigned count;               // of true predicates, for __syncthreads_count and its siblings
   unsigned last_count, last_arrived;
   ReleaseClock clock;
 };
@@ -70,7 +72,8 @@ struct Mbarrier {
   ReleaseClock clock;
 };
 
-// Where shared memory lies. The 32-bit window of shared addresses holds the static part, then the dynamic.
+// Where shared memory lies. The 32-bit window of shared addresses holds the static part, then the
+// dynamic.
 struct SharedMemory {
   static constexpr uint32_t kStaticBase = 1024;  // so that 0 is not a shared address
   char* static_begin;

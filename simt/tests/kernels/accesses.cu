@@ -1,4 +1,5 @@
-// Kernels with one wrong access each. Lines that may be named in the report are marked `// flagged`.
+// Kernels with one wrong access each. Lines that may be named in the report are marked `//
+// flagged`.
 //
 // x has 256 floats; grid 1, block 64 and no shared memory if nothing else is said.
 #include "../../../kernels/ptx.cuh"

@@ -1,4 +1,5 @@
-// Kernels with one mistake each around cp.async. Lines that may be named in the report are marked `// flagged`.
+// Kernels with one mistake each around cp.async. Lines that may be named in the report are marked
+// `// flagged`.
 //
 // Grid 1, block 64, 2,048 bytes of shared memory: two stages of 64 x 16 bytes. x has 256 floats.
 #include "../../../kernels/ptx.cuh"
@@ -48,7 +49,7 @@ extern "C" __global__ void copy_wait_without_barrier(float* x) {
   unsigned t = threadIdx.x;
   cp_async16(smem_u32(bytes + t * 16), x + t * 4, true);  // flagged
   cp_async_commit();
-  cp_async_wait<0>();                                                   // flagged
+  cp_async_wait<0>();                                                    // flagged
   float other = reinterpret_cast<float*>(bytes)[(t + 32) % 64 * 4 + 1];  // flagged
   __syncthreads();
   x[t * 4] = other;

@@ -1,6 +1,6 @@
-// Kernels without a mistake, of the patterns that real ones are made of: the checker must stay silent, and every schedule
-// must give the same result. All take `in`, 256 floats, and write 64 floats to `out` if nothing else is said; `counter`
-// is one integer, 0 at first. Grid 1, block 64.
+// Kernels without a mistake, of the patterns that real ones are made of: the checker must stay
+// silent, and every schedule must give the same result. All take `in`, 256 floats, and write 64
+// floats to `out` if nothing else is said; `counter` is one integer, 0 at first. Grid 1, block 64.
 #include "../../../kernels/ptx.cuh"
 
 extern "C" __global__ void correct_syncthreads(const float* in, float* out, unsigned*) {
@@ -187,12 +187,14 @@ extern "C" __global__ void correct_early_exit(const float* in, float* out, unsig
   out[t] = s[39 - t];
 }
 
-// Each warp stores a tile by stmatrix's layout and loads it transposed. 2,048 bytes of shared memory.
+// Each warp stores a tile by stmatrix's layout and loads it transposed. 2,048 bytes of shared
+// memory.
 extern "C" __global__ void correct_matrices(const float* in, float* out, unsigned*) {
   DYN_SMEM(bytes);
   unsigned t = threadIdx.x, warp = t / 32, lane = t % 32;
   auto* tile = reinterpret_cast<__nv_bfloat16*>(bytes) + warp * 256;
-  for (unsigned i = 0; i < 8; i++) tile[lane * 8 + i] = __float2bfloat16_rn(in[(lane * 8 + i) % 64]);
+  for (unsigned i = 0; i < 8; i++)
+    tile[lane * 8 + i] = __float2bfloat16_rn(in[(lane * 8 + i) % 64]);
   __syncwarp();
   uint32_t plain[4], transposed[4];
   ldsm_x4(plain, smem_u32(tile + lane * 8));
@@ -202,7 +204,8 @@ extern "C" __global__ void correct_matrices(const float* in, float* out, unsigne
   out[t] = d[0] + d[1] + d[2] + d[3];
 }
 
-// A block of three dimensions, and a pointer to static shared memory in the window of shared addresses.
+// A block of three dimensions, and a pointer to static shared memory in the window of shared
+// addresses.
 extern "C" __global__ void correct_dimensions(const float* in, float* out, unsigned*) {
   __shared__ float4 s[16];
   unsigned t = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);

@@ -1,5 +1,5 @@
-// Kernels whose threads fail to meet: barriers, warp collectives, endless waits. Found on both builds. Lines that may
-// be named in the report are marked `// flagged`.
+// Kernels whose threads fail to meet: barriers, warp collectives, endless waits. Found on both
+// builds. Lines that may be named in the report are marked `// flagged`.
 //
 // Grid 1, block 64; x has 256 floats.
 #include "../../../kernels/ptx.cuh"

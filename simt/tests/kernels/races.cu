@@ -80,7 +80,8 @@ extern "C" __global__ void race_plain_read_of_atomic(float* x) {
   x[threadIdx.x] = float(counter);  // racy
 }
 
-// The last block sums what the others wrote, but nobody executes a fence. Grid 4, block 32; x[255] starts as 0 bits.
+// The last block sums what the others wrote, but nobody executes a fence. Grid 4, block 32; x[255]
+// starts as 0 bits.
 extern "C" __global__ void race_last_block_without_fence(float* x) {
   __shared__ bool last;
   unsigned t = threadIdx.x;
@@ -94,8 +95,8 @@ extern "C" __global__ void race_last_block_without_fence(float* x) {
   x[128 + t] = sum;
 }
 
-// The consumer never says that it is done: the second write meets the first read, or the producer's second arrival
-// takes the place of the consumer, which then waits for ever. Grid 1, block 64.
+// The consumer never says that it is done: the second write meets the first read, or the producer's
+// second arrival takes the place of the consumer, which then waits for ever. Grid 1, block 64.
 extern "C" __global__ void race_named_barrier_one_way(float* x) {
   __shared__ float s[32];
   unsigned t = threadIdx.x, lane = t % 32;
@@ -110,8 +111,8 @@ extern "C" __global__ void race_named_barrier_one_way(float* x) {
   }
 }
 
-// Warp 0 fills a buffer for warp 1, which waits for the phase before, or for the one after that never ends. Grid 1,
-// block 64.
+// Warp 0 fills a buffer for warp 1, which waits for the phase before, or for the one after that
+// never ends. Grid 1, block 64.
 extern "C" __global__ void race_mbarrier_wrong_parity(float* x) {
   __shared__ float s[32];
   __shared__ uint64_t full;
@@ -124,7 +125,7 @@ extern "C" __global__ void race_mbarrier_wrong_parity(float* x) {
     mbar_arrive(smem_u32(&full));
   } else {
     mbar_wait(smem_u32(&full), 1);  // racy
-    x[32 + lane] = s[lane];  // racy
+    x[32 + lane] = s[lane];         // racy
   }
 }
 
@@ -144,7 +145,8 @@ extern "C" __global__ void race_mbarrier_no_wait(float* x) {
   }
 }
 
-// ldmatrix of a tile that other warps have not finished. Grid 1, block 64, 1,024 bytes of shared memory.
+// ldmatrix of a tile that other warps have not finished. Grid 1, block 64, 1,024 bytes of shared
+// memory.
 extern "C" __global__ void race_ldmatrix_before_barrier(float* x) {
   DYN_SMEM(bytes);
   unsigned t = threadIdx.x;

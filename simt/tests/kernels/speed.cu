@@ -1,4 +1,5 @@
-// What the emulator's own operations cost; `examples/speed.rs` times these. Each repeats one operation `count` times.
+// What the emulator's own operations cost; `examples/speed.rs` times these. Each repeats one
+// operation `count` times.
 #include "../../../kernels/ptx.cuh"
 
 extern "C" __global__ void speed_nothing(unsigned, float*) {}

@@ -1,7 +1,9 @@
-// Arithmetic of float and double beyond <math.h>, which offers the rest under the names that CUDA has too.
+// Arithmetic of float and double beyond <math.h>, which offers the rest under the names that CUDA
+// has too.
 //
-// Kernels and emulator are compiled with -ffp-contract=off: a product and a sum are rounded one after the other unless
-// the kernel says fma. What a GPU approximates (__expf, rsqrtf) is computed to the last bit or nearly so.
+// Kernels and emulator are compiled with -ffp-contract=off: a product and a sum are rounded one
+// after the other unless the kernel says fma. What a GPU approximates (__expf, rsqrtf) is computed
+// to the last bit or nearly so.
 #pragma once
 
 #include <math.h>

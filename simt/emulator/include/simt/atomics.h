@@ -1,4 +1,5 @@
-// Atomic operations. They are real atomics of the host: launches on several threads may share a buffer.
+// Atomic operations. They are real atomics of the host: launches on several threads may share a
+// buffer.
 #pragma once
 
 #include <stdint.h>
@@ -29,20 +30,20 @@ inline T read_modify_write(T* address, Update update) {
 
 }  // namespace simt
 
-#define SIMT_ATOMIC(NAME, EXPRESSION)                                                          \
-  template <class T>                                                                           \
-  inline T atomic##NAME(T* address, std::type_identity_t<T> value) {                           \
-    return simt::read_modify_write(address, [=](T old) { return T(EXPRESSION); });             \
-  }                                                                                            \
-  template <class T>                                                                           \
-  inline T atomic##NAME##_block(T* address, std::type_identity_t<T> value) {                   \
-    return atomic##NAME(address, value);                                                       \
+#define SIMT_ATOMIC(NAME, EXPRESSION)                                              \
+  template <class T>                                                               \
+  inline T atomic##NAME(T* address, std::type_identity_t<T> value) {               \
+    return simt::read_modify_write(address, [=](T old) { return T(EXPRESSION); }); \
+  }                                                                                \
+  template <class T>                                                               \
+  inline T atomic##NAME##_block(T* address, std::type_identity_t<T> value) {       \
+    return atomic##NAME(address, value);                                           \
   }
 SIMT_ATOMIC(Add, old + value)
 SIMT_ATOMIC(Sub, old - value)
 SIMT_ATOMIC(Min, value < old ? value : old)
 SIMT_ATOMIC(Max, value > old ? value : old)
-SIMT_ATOMIC(And, old & value)
+SIMT_ATOMIC(And, old& value)
 SIMT_ATOMIC(Or, old | value)
 SIMT_ATOMIC(Xor, old ^ value)
 SIMT_ATOMIC(Exch, ((void)old, value))

@@ -9,7 +9,9 @@
 static inline int __popc(unsigned x) { return std::popcount(x); }
 static inline int __popcll(unsigned long long x) { return std::popcount(x); }
 static inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
-static inline int __clzll(long long x) { return std::countl_zero(static_cast<unsigned long long>(x)); }
+static inline int __clzll(long long x) {
+  return std::countl_zero(static_cast<unsigned long long>(x));
+}
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int __ffsll(long long x) { return __builtin_ffsll(x); }
 

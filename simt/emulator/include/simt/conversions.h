@@ -1,5 +1,5 @@
-// Conversions between numbers with an explicit rounding. A float that does not fit an integer gives the nearest one, as
-// on a GPU, where plain C++ casts would be undefined.
+// Conversions between numbers with an explicit rounding. A float that does not fit an integer gives
+// the nearest one, as on a GPU, where plain C++ casts would be undefined.
 #pragma once
 
 #include <math.h>
@@ -26,18 +26,18 @@ SIMT_UNCHECKED constexpr To saturate(From x) {
 
 }  // namespace simt
 
-#define SIMT_TO_INTEGER(FLOAT, NAME, TYPE, SUFFIX)                                                 \
-  static inline TYPE __##FLOAT##2##NAME##_rn(FLOAT x) {                                            \
-    return simt::saturate<TYPE>(nearbyint##SUFFIX(x));                                             \
-  }                                                                                                \
-  static inline TYPE __##FLOAT##2##NAME##_rz(FLOAT x) {                                            \
-    return simt::saturate<TYPE>(trunc##SUFFIX(x));                                                 \
-  }                                                                                                \
-  static inline TYPE __##FLOAT##2##NAME##_rd(FLOAT x) {                                            \
-    return simt::saturate<TYPE>(floor##SUFFIX(x));                                                 \
-  }                                                                                                \
-  static inline TYPE __##FLOAT##2##NAME##_ru(FLOAT x) {                                            \
-    return simt::saturate<TYPE>(ceil##SUFFIX(x));                                                  \
+#define SIMT_TO_INTEGER(FLOAT, NAME, TYPE, SUFFIX)      \
+  static inline TYPE __##FLOAT##2##NAME##_rn(FLOAT x) { \
+    return simt::saturate<TYPE>(nearbyint##SUFFIX(x));  \
+  }                                                     \
+  static inline TYPE __##FLOAT##2##NAME##_rz(FLOAT x) { \
+    return simt::saturate<TYPE>(trunc##SUFFIX(x));      \
+  }                                                     \
+  static inline TYPE __##FLOAT##2##NAME##_rd(FLOAT x) { \
+    return simt::saturate<TYPE>(floor##SUFFIX(x));      \
+  }                                                     \
+  static inline TYPE __##FLOAT##2##NAME##_ru(FLOAT x) { \
+    return simt::saturate<TYPE>(ceil##SUFFIX(x));       \
   }
 SIMT_TO_INTEGER(float, int, int, f)
 SIMT_TO_INTEGER(float, uint, unsigned, f)

@@ -1,4 +1,5 @@
-// __nv_bfloat16 and __half: 16-bit floats. Every operation is computed in float and rounded once, to nearest even.
+// __nv_bfloat16 and __half: 16-bit floats. Every operation is computed in float and rounded once,
+// to nearest even.
 #pragma once
 
 #include <math.h>
@@ -33,7 +34,7 @@ constexpr uint16_t float_to_half(float x) {
   uint32_t bits = std::bit_cast<uint32_t>(x);
   uint32_t sign = bits >> 16 & 0x8000;
   uint32_t magnitude = bits & 0x7fffffff;
-  if (magnitude > 0x7f800000) return 0x7fff;              // NaN
+  if (magnitude > 0x7f800000) return 0x7fff;                    // NaN
   if (magnitude >= 0x477ff000) return uint16_t(sign | 0x7c00);  // rounds to infinity
   if (magnitude < 0x38800000) {
     // Subnormal: adding 0.5 leaves the sum a multiple of 2^-24, the spacing of subnormal halves.
@@ -119,7 +120,7 @@ template <simt::Half T>
 inline T __hmax(T a, T b) { return T(fmaxf(float(a), float(b))); }
 template <simt::Half T>
 inline T __hmin(T a, T b) { return T(fminf(float(a), float(b))); }
-// The product of two 16-bit floats is exact in double, and so is its sum but for cases far apart in size.
+// The product of two 16-bit floats is exact in double, and the sum nearly always is.
 template <simt::Half T>
 inline T __hfma(T a, T b, T c) { return T(float(double(float(a)) * float(b) + float(c))); }
 

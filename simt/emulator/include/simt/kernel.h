@@ -55,7 +55,8 @@ SIMT_UNCHECKED void invoke(void* const* arguments) {
 
 template <auto kFunction, class... Parameters>
 constexpr Kernel describe(const char* name, void (*)(Parameters...)) {
-  return {name, kParameters<Parameters...>, sizeof...(Parameters), &invoke<kFunction, Parameters...>};
+  return {name, kParameters<Parameters...>, sizeof...(Parameters),
+          &invoke<kFunction, Parameters...>};
 }
 
 }  // namespace simt

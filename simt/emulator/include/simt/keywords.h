@@ -17,11 +17,13 @@
 #define __noinline__ __attribute__((noinline))
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
-// The blocks of a launch run one after another on one thread of the operating system, so that a thread-local variable
-// is shared by exactly the threads of a block. Each launch on another thread has its own copy. It starts without a
-// value, as on a GPU: without constinit GCC would guard an array of a class by a flag in the same memory.
+// The blocks of a launch run one after another on one thread of the operating system, so that a
+// thread-local variable is shared by exactly the threads of a block. Each launch on another thread
+// has its own copy. It starts without a value, as on a GPU: without constinit GCC would guard an
+// array of a class by a flag in the same memory.
 #define __shared__ constinit thread_local
 
-// Not instrumented in the check build: for code that is part of the emulator although kernels inline it.
+// Not instrumented in the check build: for code that is part of the emulator although kernels
+// inline it.
 #define SIMT_UNCHECKED \
   __attribute__((no_sanitize("thread", "undefined", "float-cast-overflow"), no_sanitize_coverage))

@@ -3,10 +3,10 @@
 
 #include <type_traits>
 
-#define SIMT_LOAD(NAME)                  \
-  template <class T>                     \
-  inline T NAME(const T* address) {      \
-    return *address;                     \
+#define SIMT_LOAD(NAME)             \
+  template <class T>                \
+  inline T NAME(const T* address) { \
+    return *address;                \
   }
 SIMT_LOAD(__ldg)
 SIMT_LOAD(__ldca)
@@ -16,10 +16,10 @@ SIMT_LOAD(__ldlu)
 SIMT_LOAD(__ldcv)
 #undef SIMT_LOAD
 
-#define SIMT_STORE(NAME)                                           \
-  template <class T>                                               \
-  inline void NAME(T* address, std::type_identity_t<T> value) {    \
-    *address = value;                                              \
+#define SIMT_STORE(NAME)                                        \
+  template <class T>                                            \
+  inline void NAME(T* address, std::type_identity_t<T> value) { \
+    *address = value;                                           \
   }
 SIMT_STORE(__stwb)
 SIMT_STORE(__stcg)

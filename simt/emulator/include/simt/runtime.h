@@ -1,7 +1,8 @@
-// What the emulator offers to the code of kernels. `kernels/ptx.cuh` calls these where a GPU has instructions; the
-// CUDA intrinsics of the other headers are thin wrappers around them.
+// What the emulator offers to the code of kernels. `kernels/ptx.cuh` calls these where a GPU has
+// instructions; the CUDA intrinsics of the other headers are thin wrappers around them.
 //
-// `loc` is the place in the kernel that faults name; helpers pass on what they got from a default argument SIMT_LOC.
+// `loc` is the place in the kernel that faults name; helpers pass on what they got from a default
+// argument SIMT_LOC.
 #pragma once
 
 #include <stdint.h>
@@ -21,7 +22,8 @@ using loc_t = std::source_location;
 
 // ---- Warps
 
-// What the lanes of a warp do together. All lanes of a collective must be at the same kind with the same mask.
+// What the lanes of a warp do together. All lanes of a collective must be at the same kind with the
+// same mask.
 enum class Collective : unsigned {
   kSyncWarp,
   kShuffle,
@@ -34,10 +36,12 @@ enum class Collective : unsigned {
   kBarrier,
 };
 
-// Runs once per collective, on behalf of all lanes of `mask`; `payloads` holds what each of them brought.
+// Runs once per collective, on behalf of all lanes of `mask`; `payloads` holds what each of them
+// brought.
 using CollectiveBody = void (*)(void* const* payloads, unsigned mask);
 
-// Waits until all lanes of `mask` have come here with their `payload`; the last of them runs `body`.
+// Waits until all lanes of `mask` have come here with their `payload`; the last of them runs
+// `body`.
 void collective(Collective kind, unsigned mask, void* payload, CollectiveBody body, loc_t loc);
 
 // The value that lane `source` brought.
@@ -51,14 +55,16 @@ unsigned active_mask();
 
 // ---- Barriers and order
 
-// Barrier `id` of 0 to 15 for `threads` threads, 0 for all that have not exited. `wait` is false for bar.arrive.
+// Barrier `id` of 0 to 15 for `threads` threads, 0 for all that have not exited. `wait` is false
+// for bar.arrive.
 void barrier(int id, int threads, bool wait, loc_t loc);
 enum class Vote { kCount, kAnd, kOr };
 // __syncthreads_count and its siblings.
 int barrier_vote(Vote vote, bool predicate, loc_t loc);
 // __threadfence
 void fence();
-// Lets other threads run. Every loop that waits for another thread must come through here, or through mbar_try_wait.
+// Lets other threads run. Every loop that waits for another thread must come through here, or
+// through mbar_try_wait.
 void yield(loc_t loc = loc_t::current());
 
 // ---- Shared memory
@@ -70,7 +76,8 @@ uint32_t to_smem(const void* pointer, loc_t loc);
 // The pointer for `bytes` bytes at a 32-bit shared address, checked for bounds and alignment.
 void* from_smem(uint32_t address, uint32_t bytes, uint32_t alignment, loc_t loc);
 
-// cp.async of `bytes` (4, 8 or 16) to shared address `to`: the first `source_bytes` are copied, the others zeroed.
+// cp.async of `bytes` (4, 8 or 16) to shared address `to`: the first `source_bytes` are copied, the
+// others zeroed.
 void cp_async(uint32_t to, const void* source, uint32_t bytes, uint32_t source_bytes, loc_t loc);
 // cp.async.commit_group
 void cp_async_commit();
@@ -85,7 +92,8 @@ void ldmatrix(uint32_t* registers, int count, bool transpose, uint32_t address, 
 void stmatrix(const uint32_t* registers, int count, bool transpose, uint32_t address, loc_t loc);
 
 enum Elt { BF16, F16 };
-// mma.sync.aligned.m16n8k16.row.col with f32 sums: d = a b + c. a has 4 registers, b 2, c and d 4; d may be c.
+// mma.sync.aligned.m16n8k16.row.col with f32 sums: d = a b + c. a has 4 registers, b 2, c and d 4;
+// d may be c.
 void mma_m16n8k16(Elt element, float* d, const uint32_t* a, const uint32_t* b, const float* c,
                   loc_t loc);
 

@@ -1,7 +1,8 @@
 // Which CUDA thread runs: threadIdx and its siblings.
 //
-// A CUDA thread is a fiber with a stack of its own. Stacks are aligned to their size, and each thread's record lies at
-// the top of its stack: the stack pointer alone tells who runs, without a thread-local variable.
+// A CUDA thread is a fiber with a stack of its own. Stacks are aligned to their size, and each
+// thread's record lies at the top of its stack: the stack pointer alone tells who runs, without a
+// thread-local variable.
 #pragma once
 
 #include <stdint.h>
@@ -27,8 +28,8 @@ struct Thread {
 inline constexpr uintptr_t kStackBytes = 128 * 1024;  // a power of two
 inline constexpr uintptr_t kRecordBytes = 256;
 
-// Neighbouring stacks start at different offsets: the same frame of 32 lanes, which is touched in turn all the time,
-// would otherwise lie in the same few sets of the cache.
+// Neighbouring stacks start at different offsets: the same frame of 32 lanes, which is touched in
+// turn all the time, would otherwise lie in the same few sets of the cache.
 inline uintptr_t stack_colour(uintptr_t stack) { return (stack / kStackBytes % 64) * 192; }
 
 inline uintptr_t record_address(uintptr_t stack) {

@@ -92,16 +92,16 @@ inline unsigned __match_all_sync(unsigned mask, T value, int* equal, SIMT_LOC) {
   return *equal ? mask : 0;
 }
 
-#define SIMT_REDUCE(NAME, EXPRESSION)                                                    \
-  template <class T>                                                                     \
-  inline T __reduce_##NAME##_sync(unsigned mask, T value, SIMT_LOC) {                    \
-    static_assert(sizeof(T) == 4 && std::is_integral_v<T>, "redux takes 32-bit integers"); \
+#define SIMT_REDUCE(NAME, EXPRESSION)                                                             \
+  template <class T>                                                                              \
+  inline T __reduce_##NAME##_sync(unsigned mask, T value, SIMT_LOC) {                             \
+    static_assert(sizeof(T) == 4 && std::is_integral_v<T>, "redux takes 32-bit integers");        \
     return simt::reduce(mask, value, [](T a, T b) SIMT_UNCHECKED { return T(EXPRESSION); }, loc); \
   }
 SIMT_REDUCE(add, unsigned(a) + unsigned(b))
 SIMT_REDUCE(min, a < b ? a : b)
 SIMT_REDUCE(max, a > b ? a : b)
-SIMT_REDUCE(and, a & b)
+SIMT_REDUCE(and, a& b)
 SIMT_REDUCE(or, a | b)
 SIMT_REDUCE(xor, a ^ b)
 #undef SIMT_REDUCE

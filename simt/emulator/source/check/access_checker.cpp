@@ -146,7 +146,9 @@ std::string Checker::describe(uintptr_t address) const {
 }
 
 std::string Checker::describe(const Event& event) const {
-  const char* name = is_atomic(event.access) ? "an atomic" : writes(event.access) ? "a write" : "a read";
+  const char* name = is_atomic(event.access) ? "an atomic"
+                     : writes(event.access)  ? "a write"
+                                             : "a read";
   return format("%s of %zu bytes at %s", name, event.bytes, describe(event.address).c_str());
 }
 
@@ -208,7 +210,8 @@ void Checker::fail_misaligned(const Event& event) {
   fail(FaultKind::kMisaligned, place(event.place), describe(event) + " is misaligned");
 }
 
-void Checker::fail_race(const Event& event, const char* other, unsigned thread, PlaceId other_place) {
+void Checker::fail_race(const Event& event, const char* other, unsigned thread,
+                        PlaceId other_place) {
   fail(FaultKind::kRace, place(event.place),
        describe(event) + " is not ordered after the " + other + " by " +
            event.fiber->worker->fibers[thread]->describe(),
@@ -217,13 +220,15 @@ void Checker::fail_race(const Event& event, const char* other, unsigned thread, 
 
 void Checker::fail_race_of_blocks(const Event& event, const char* other, PlaceId other_place) {
   fail(FaultKind::kRace, place(event.place),
-       describe(event) + " is not ordered with a " + other + " by another block", place(other_place));
+       describe(event) + " is not ordered with a " + other + " by another block",
+       place(other_place));
 }
 
 void Checker::fail_state(const Event& event, const Shadow& shadow, size_t offset) {
   Place at = place(event.place);
   const Cell& cell = shadow.cells[offset / kWordBytes];
-  if (offset >= shadow.bytes) fail(FaultKind::kOutOfBounds, at, describe(event) + " goes past its end");
+  if (offset >= shadow.bytes)
+    fail(FaultKind::kOutOfBounds, at, describe(event) + " goes past its end");
   switch (ByteState(shadow.states[offset])) {
     case ByteState::kUninitialised:
       fail(FaultKind::kUninitialised, at, describe(event) + ", which was never written");
@@ -237,8 +242,8 @@ void Checker::fail_state(const Event& event, const Shadow& shadow, size_t offset
     default:
       if (event.in_shared) {
         fail(FaultKind::kOutOfBounds, at,
-             describe(event) +
-                 format(", of which the block has %u bytes", event.fiber->worker->shared.dynamic_bytes));
+             describe(event) + format(", of which the block has %u bytes",
+                                      event.fiber->worker->shared.dynamic_bytes));
       }
       fail(FaultKind::kOutOfBounds, at, describe(event) + ", which is out of bounds");
   }

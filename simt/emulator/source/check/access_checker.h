@@ -1,10 +1,11 @@
 // Judges every access to memory: bounds, alignment, initialisation, copies in flight, and races.
 //
-// Races are found by the order of happens-before, not by their effect. Time is one counter for the process. Each warp
-// has a `now`, which its accesses are stamped with and which moves on whenever it releases something to others, and it
-// knows up to which time of each warp, its own included, it has `seen` everything. An access is ordered after an
-// earlier one of warp w at time t if it is by the same thread, if seen[w] >= t, or if t <= `settled`, the time of the
-// last barrier of the whole block.
+// Races are found by the order of happens-before, not by their effect. Time is one counter for the
+// process. Each warp has a `now`, which its accesses are stamped with and which moves on whenever
+// it releases something to others, and it knows up to which time of each warp, its own included, it
+// has `seen` everything. An access is ordered after an earlier one of warp w at time t if it is by
+// the same thread, if seen[w] >= t, or if t <= `settled`, the time of the last barrier of the whole
+// block.
 //
 //   __syncthreads          settles everything
 //   __syncwarp             seen[own] = now
@@ -105,7 +106,8 @@ class Checker {
   const LoadedLibrary* library_ = nullptr;
   Time launch_begin_ = 0, block_begin_ = 0, settled_ = 0;
   uint32_t clock_generation_ = 0;
-  // Set once a thread has executed a fence and then an atomic: it has learned that other blocks are done.
+  // Set once a thread has executed a fence and then an atomic: it has learned that other blocks are
+  // done.
   bool sees_other_blocks_ = false;
   uint64_t steps_ = 0;
   std::vector<loc_t> places_;

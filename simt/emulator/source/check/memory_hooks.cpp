@@ -1,5 +1,5 @@
-// The calls that -fsanitize=thread puts before the memory accesses of kernels. The sanitizer's own library, which would
-// define them, is never linked.
+// The calls that -fsanitize=thread puts before the memory accesses of kernels. The sanitizer's own
+// library, which would define them, is never linked.
 #include <cstring>
 
 #include "worker.h"
@@ -10,7 +10,8 @@ namespace {
 // The instruction that called the hook; the return address may be in the next line already.
 #define SIMT_CALLER (reinterpret_cast<uintptr_t>(__builtin_return_address(0)) - 1)
 
-inline void check(const volatile void* pointer, size_t bytes, Access access, uintptr_t instruction) {
+inline void check(const volatile void* pointer, size_t bytes, Access access,
+                  uintptr_t instruction) {
   Fiber* fiber = current_fiber();
   auto address = reinterpret_cast<uintptr_t>(pointer);
   if (fiber->owns(address)) return;  // a local variable, or threadIdx and its like
@@ -27,15 +28,19 @@ using simt::check;
 
 extern "C" {
 
-#define SIMT_ACCESS_HOOKS(BYTES)                                                                      \
-  void __tsan_read##BYTES(void* p) { check(p, BYTES, Access::kRead, SIMT_CALLER); }                   \
-  void __tsan_write##BYTES(void* p) { check(p, BYTES, Access::kWrite, SIMT_CALLER); }                 \
-  void __tsan_unaligned_read##BYTES(void* p) { check(p, BYTES, Access::kRead, SIMT_CALLER); }         \
-  void __tsan_unaligned_write##BYTES(void* p) { check(p, BYTES, Access::kWrite, SIMT_CALLER); }       \
-  void __tsan_volatile_read##BYTES(void* p) { check(p, BYTES, Access::kRead, SIMT_CALLER); }          \
-  void __tsan_volatile_write##BYTES(void* p) { check(p, BYTES, Access::kWrite, SIMT_CALLER); }        \
-  void __tsan_unaligned_volatile_read##BYTES(void* p) { check(p, BYTES, Access::kRead, SIMT_CALLER); } \
-  void __tsan_unaligned_volatile_write##BYTES(void* p) { check(p, BYTES, Access::kWrite, SIMT_CALLER); }
+#define SIMT_ACCESS_HOOKS(BYTES)                                                                \
+  void __tsan_read##BYTES(void* p) { check(p, BYTES, Access::kRead, SIMT_CALLER); }             \
+  void __tsan_write##BYTES(void* p) { check(p, BYTES, Access::kWrite, SIMT_CALLER); }           \
+  void __tsan_unaligned_read##BYTES(void* p) { check(p, BYTES, Access::kRead, SIMT_CALLER); }   \
+  void __tsan_unaligned_write##BYTES(void* p) { check(p, BYTES, Access::kWrite, SIMT_CALLER); } \
+  void __tsan_volatile_read##BYTES(void* p) { check(p, BYTES, Access::kRead, SIMT_CALLER); }    \
+  void __tsan_volatile_write##BYTES(void* p) { check(p, BYTES, Access::kWrite, SIMT_CALLER); }  \
+  void __tsan_unaligned_volatile_read##BYTES(void* p) {                                         \
+    check(p, BYTES, Access::kRead, SIMT_CALLER);                                                \
+  }                                                                                             \
+  void __tsan_unaligned_volatile_write##BYTES(void* p) {                                        \
+    check(p, BYTES, Access::kWrite, SIMT_CALLER);                                               \
+  }
 SIMT_ACCESS_HOOKS(1)
 SIMT_ACCESS_HOOKS(2)
 SIMT_ACCESS_HOOKS(4)
@@ -45,34 +50,34 @@ SIMT_ACCESS_HOOKS(16)
 void __tsan_read_range(void* p, size_t bytes) { check(p, bytes, Access::kRead, SIMT_CALLER); }
 void __tsan_write_range(void* p, size_t bytes) { check(p, bytes, Access::kWrite, SIMT_CALLER); }
 
-#define SIMT_ATOMIC_HOOKS(BITS, TYPE)                                                            \
-  TYPE __tsan_atomic##BITS##_load(const volatile TYPE* p, int) {                                 \
-    check(p, sizeof(TYPE), Access::kAtomicRead, SIMT_CALLER);                                    \
-    return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                 \
-  }                                                                                              \
-  void __tsan_atomic##BITS##_store(volatile TYPE* p, TYPE value, int) {                          \
-    check(p, sizeof(TYPE), Access::kAtomicStore, SIMT_CALLER);                                   \
-    __atomic_store_n(p, value, __ATOMIC_SEQ_CST);                                                \
-  }                                                                                              \
-  TYPE __tsan_atomic##BITS##_exchange(volatile TYPE* p, TYPE value, int) {                       \
+#define SIMT_ATOMIC_HOOKS(BITS, TYPE)                                                             \
+  TYPE __tsan_atomic##BITS##_load(const volatile TYPE* p, int) {                                  \
+    check(p, sizeof(TYPE), Access::kAtomicRead, SIMT_CALLER);                                     \
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                  \
+  }                                                                                               \
+  void __tsan_atomic##BITS##_store(volatile TYPE* p, TYPE value, int) {                           \
+    check(p, sizeof(TYPE), Access::kAtomicStore, SIMT_CALLER);                                    \
+    __atomic_store_n(p, value, __ATOMIC_SEQ_CST);                                                 \
+  }                                                                                               \
+  TYPE __tsan_atomic##BITS##_exchange(volatile TYPE* p, TYPE value, int) {                        \
     check(p, sizeof(TYPE), Access::kAtomicUpdate, SIMT_CALLER);                                   \
-    return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);                                      \
-  }                                                                                              \
-  TYPE __tsan_atomic##BITS##_fetch_add(volatile TYPE* p, TYPE value, int) {                      \
+    return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);                                       \
+  }                                                                                               \
+  TYPE __tsan_atomic##BITS##_fetch_add(volatile TYPE* p, TYPE value, int) {                       \
     check(p, sizeof(TYPE), Access::kAtomicUpdate, SIMT_CALLER);                                   \
-    return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);                                       \
-  }                                                                                              \
+    return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);                                        \
+  }                                                                                               \
   int __tsan_atomic##BITS##_compare_exchange_strong(volatile TYPE* p, TYPE* expected, TYPE value, \
-                                                    int, int) {                                  \
+                                                    int, int) {                                   \
     check(p, sizeof(TYPE), Access::kAtomicUpdate, SIMT_CALLER);                                   \
-    return __atomic_compare_exchange_n(p, expected, value, false, __ATOMIC_SEQ_CST,              \
-                                       __ATOMIC_SEQ_CST);                                        \
-  }                                                                                              \
-  TYPE __tsan_atomic##BITS##_compare_exchange_val(volatile TYPE* p, TYPE expected, TYPE value,   \
-                                                  int, int) {                                    \
+    return __atomic_compare_exchange_n(p, expected, value, false, __ATOMIC_SEQ_CST,               \
+                                       __ATOMIC_SEQ_CST);                                         \
+  }                                                                                               \
+  TYPE __tsan_atomic##BITS##_compare_exchange_val(volatile TYPE* p, TYPE expected, TYPE value,    \
+                                                  int, int) {                                     \
     check(p, sizeof(TYPE), Access::kAtomicUpdate, SIMT_CALLER);                                   \
-    __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
-    return expected;                                                                             \
+    __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);  \
+    return expected;                                                                              \
   }
 SIMT_ATOMIC_HOOKS(8, uint8_t)
 SIMT_ATOMIC_HOOKS(16, uint16_t)
@@ -104,8 +109,8 @@ void* __wrap_memset(void* to, int value, size_t bytes) {
   return memset(to, value, bytes);
 }
 
-// -fsanitize-coverage=trace-pc calls this in every basic block, also of the code that GCC makes to run when a library
-// is loaded. All libraries are loaded before the first launch.
+// -fsanitize-coverage=trace-pc calls this in every basic block, also of the code that GCC makes to
+// run when a library is loaded. All libraries are loaded before the first launch.
 void __sanitizer_cov_trace_pc() {
   if (!simt::Checker::has_launched()) return;
   simt::Fiber* fiber = simt::current_fiber();

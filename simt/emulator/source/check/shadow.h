@@ -18,13 +18,14 @@ enum class ByteState : uint8_t {
 // A point in the order of accesses; see access_checker.h.
 using Time = uint32_t;
 
-// A line of a kernel in 32 bits: with the highest bit the index of a known place, else an offset in the library.
+// A line of a kernel in 32 bits: with the highest bit the index of a known place, else an offset in
+// the library.
 using PlaceId = uint32_t;
 
 inline constexpr size_t kWordBytes = 4;
 
-// The last write to a word and the reads since. Accesses to different bytes of a word share it: the record then is of
-// the later one, so that a race may go unseen but none is made up.
+// The last write to a word and the reads since. Accesses to different bytes of a word share it: the
+// record then is of the later one, so that a race may go unseen but none is made up.
 struct Cell {
   Time write_time;
   PlaceId write_place;
@@ -54,7 +55,8 @@ struct Shadow {
   bool contains(uintptr_t address) const { return address - begin < bytes; }
   size_t offset(uintptr_t address) const { return address - begin; }
   void set(size_t offset, size_t count, ByteState state);
-  // Whether all of 1, 2, 4, 8 or 16 bytes at a multiple of their number are initialised; false for other counts.
+  // Whether all of 1, 2, 4, 8 or 16 bytes at a multiple of their number are initialised; false for
+  // other counts.
   bool all_initialised(size_t offset, size_t count) const;
   // The first of `count` bytes whose state is not `state`, or `count`.
   size_t first_other(size_t offset, size_t count, ByteState state) const;

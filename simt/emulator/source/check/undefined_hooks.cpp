@@ -1,5 +1,5 @@
-// The calls that -fsanitize=undefined puts where C++ leaves the behaviour of a kernel undefined. The sanitizer's own
-// library, which would define them, is never linked.
+// The calls that -fsanitize=undefined puts where C++ leaves the behaviour of a kernel undefined.
+// The sanitizer's own library, which would define them, is never linked.
 #include "worker.h"
 
 namespace {
@@ -19,7 +19,8 @@ struct SourceLocation {
 extern "C" {
 
 void __ubsan_handle_type_mismatch_v1(const SourceLocation* location, void* pointer) {
-  if (!pointer) fail_at(location, simt::FaultKind::kOutOfBounds, "an access through a null pointer");
+  if (!pointer)
+    fail_at(location, simt::FaultKind::kOutOfBounds, "an access through a null pointer");
   fail_at(location, simt::FaultKind::kMisaligned,
           "an access through a pointer that is misaligned for its type, or to too small an object");
 }
@@ -28,9 +29,9 @@ void __ubsan_handle_out_of_bounds(const SourceLocation* location, void*) {
   fail_at(location, simt::FaultKind::kOutOfBounds, "an index outside of its array");
 }
 
-#define SIMT_UNDEFINED(NAME, WHAT)                                        \
-  void __ubsan_handle_##NAME(const SourceLocation* location) {            \
-    fail_at(location, simt::FaultKind::kUndefined, WHAT);                 \
+#define SIMT_UNDEFINED(NAME, WHAT)                             \
+  void __ubsan_handle_##NAME(const SourceLocation* location) { \
+    fail_at(location, simt::FaultKind::kUndefined, WHAT);      \
   }
 SIMT_UNDEFINED(shift_out_of_bounds, "a shift by a negative number or by too many bits")
 SIMT_UNDEFINED(add_overflow, "signed overflow in an addition")
