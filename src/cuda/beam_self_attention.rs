@@ -56,9 +56,9 @@ const WARPS: usize = 4;
 /// Keys and values of a block's own positions, appended to and never reordered. Aligned to 16 bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct SelfCache {
-    /// [positions][rows][d]
+    /// `[positions][rows][d]`
     pub keys: PtrMut<f32>,
-    /// [positions][rows][d]
+    /// `[positions][rows][d]`
     pub values: PtrMut<f32>,
     /// The row of its request, from 0, that ran a row's prefix at an earlier position: [rows, positions]. Entries from
     /// the newest position on are not read. Null: every row is its own ancestor.

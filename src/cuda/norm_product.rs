@@ -21,7 +21,7 @@ pub struct NormedRows {
     pub weight: Ptr<f32>,
     /// Rows.
     pub m: usize,
-    /// Columns, a multiple of 8 up to [`MOST_COLUMNS`].
+    /// Columns, a multiple of 8 up to 1,024.
     pub d: usize,
     /// The norm's epsilon.
     pub eps: f32,
