@@ -12,7 +12,8 @@
 // It is called for every row below m and every slot, also those past the end.
 //
 // Grid (ceil(tiles / tiles_per_block), ceil(m / 64)), 256 threads, dynamic shared memory for 64
-// rows of d rounded up to 64, plus 32 KiB: 160 KiB for d = 1024, the largest.
+// rows of d rounded up to 64, plus 32 KiB: 160 KiB for d = 1024, the largest, and 96 KiB for d =
+// 512, the largest where a block may have no more than 99 KiB.
 //
 // An element is one sequence of mma.m16n8k16 over the columns from 0 up, the same for every COLUMNS
 // and grid.

@@ -15,12 +15,13 @@ use crate::setup::*;
 const TOLERANCE: f64 = 8e-3;
 
 /// Beams, keys of each request, heads, head size: one, on both sides of a tile and of a block's keys.
-const BATCHES: [(usize, &[usize], usize, usize); 7] = [
+const BATCHES: [(usize, &[usize], usize, usize); 8] = [
     (0, &[3], 1, 64),
     (4, &[], 1, 64),
     (1, &[1], 1, 32),
     (3, &[64, 257, 5], 2, 32),
     (65, &[255, 1], 1, 64),
+    (130, &[300], 1, 32),
     (64, &[256], 1, 128),
     (5, &[2, 600, 513], 1, 64),
 ];
