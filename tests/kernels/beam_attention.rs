@@ -144,6 +144,17 @@ fn a_request_gives_the_same_bits_alone() {
 }
 
 #[test]
+fn large_scores_neither_overflow_nor_vanish() {
+    let mut inputs = Inputs::new();
+    let case = Case::new(&mut inputs, (17, &[300], 1, 64), 1e4);
+    for stream in streams() {
+        let mut scratch = BeamScratch::new(&stream, case.sizes(&case.all())).unwrap();
+        let out = case.run(&stream, &mut scratch, case.all());
+        assert!(out.iter().all(|x| x.to_f32().abs() <= 1.01), "{}", stream.describe());
+    }
+}
+
+#[test]
 fn what_is_not_a_number_stays_in_its_beam() {
     let mut inputs = Inputs::new();
     let mut case = Case::new(&mut inputs, (4, &[300, 9], 1, 32), 1.0);
