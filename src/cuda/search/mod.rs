@@ -11,19 +11,22 @@ mod forest;
 pub mod gather_lists;
 mod layout;
 pub mod open_search;
+mod results;
 pub mod select;
+mod tables;
 mod trie;
 
 use std::sync::Arc;
 
 use crate::catalog::Snapshot;
-use crate::cuda::launch::{Buffer, LaunchShape, Ptr, Stream};
+use crate::cuda::launch::{LaunchShape, Ptr, Stream};
 use crate::decode::candidates::Ads;
-use crate::decode::search::{CandidateList, Chosen, SearchRules};
-use crate::error::{DeviceError, RequestError, RequestErrorKind};
+use crate::decode::search::{CandidateList, SearchRules};
+use crate::error::{DeviceError, RequestError};
 use crate::model::config::{BOI, SPECIAL_TOKENS};
 use forest::{Forest, Tree};
-use layout::{BEAM_WORDS, NONE, Progress, RULES, SUMS, TALLY_WORDS, TERMS};
+use results::{Results, read};
+use tables::Tables;
 
 /// The most beams of a request: one thread of a block continues one.
 pub const MAX_BEAMS: usize = 1024;
@@ -91,99 +94,6 @@ struct Batch {
 struct Member {
     tree: Tree,
     list_len: usize,
-}
-
-/// Device memory; `kernels/search.cuh` tells what each holds.
-struct Tables {
-    rules: Buffer<u32>,
-    terms: Buffer<f64>,
-    seeds: Buffer<u64>,
-    organic: Buffer<u32>,
-    organic_ids: Buffer<u64>,
-    ln_w: Buffer<f64>,
-    tally: Buffer<u64>,
-    progress: Buffer<u32>,
-    beams: Buffer<u32>,
-    sums: Buffer<f64>,
-    rows: Buffer<u32>,
-    chosen: Buffer<u32>,
-    chosen_ln_z: Buffer<f64>,
-    ln_z: Buffer<f64>,
-    best: Buffer<u64>,
-    tokens: Buffer<u32>,
-    position: Buffer<u32>,
-    counts: Buffer<u32>,
-    items: Buffer<u32>,
-    list_ads: Buffer<u32>,
-    ln_zs: Buffer<f64>,
-    scores: Buffer<f64>,
-    paths: Buffer<u32>,
-}
-
-impl Tables {
-    fn new(
-        stream: &Arc<dyn Stream>,
-        limits: &SearchLimits,
-        layers: usize,
-        codes: usize,
-    ) -> Result<Self, DeviceError> {
-        let SearchLimits { requests, beams, slots, candidates } = *limits;
-        let (rows, positions) = (requests * beams, slots * layers + 1);
-        let (organic, by_code) = (requests * candidates, requests * layers * codes);
-        Ok(Self {
-            rules: Buffer::new(stream, requests * RULES)?,
-            terms: Buffer::new(stream, requests * TERMS)?,
-            seeds: Buffer::new(stream, requests)?,
-            organic: Buffer::new(stream, organic * (1 + layers))?,
-            organic_ids: Buffer::new(stream, organic)?,
-            ln_w: Buffer::new(stream, by_code)?,
-            tally: Buffer::new(stream, by_code * TALLY_WORDS)?,
-            progress: Buffer::new(stream, requests * Progress::WORDS)?,
-            beams: Buffer::new(stream, rows * BEAM_WORDS)?,
-            sums: Buffer::new(stream, rows * SUMS)?,
-            rows: Buffer::new(stream, rows * positions)?,
-            chosen: Buffer::new(stream, slots * rows * layout::chosen_words(layers))?,
-            chosen_ln_z: Buffer::new(stream, slots * rows)?,
-            ln_z: Buffer::new(stream, rows * layout::ways(codes))?,
-            best: Buffer::new(stream, rows * layout::groups(codes))?,
-            tokens: Buffer::new(stream, rows)?,
-            position: Buffer::new(stream, 1)?,
-            counts: Buffer::new(stream, requests)?,
-            items: Buffer::new(stream, rows * slots)?,
-            list_ads: Buffer::new(stream, rows * slots)?,
-            ln_zs: Buffer::new(stream, rows * slots)?,
-            scores: Buffer::new(stream, rows)?,
-            paths: Buffer::new(stream, rows * positions)?,
-        })
-    }
-
-    fn bytes(&self) -> usize {
-        let words: usize = [
-            &self.rules,
-            &self.organic,
-            &self.progress,
-            &self.beams,
-            &self.rows,
-            &self.chosen,
-            &self.tokens,
-            &self.position,
-            &self.counts,
-            &self.items,
-            &self.list_ads,
-            &self.paths,
-        ]
-        .map(Buffer::bytes)
-        .iter()
-        .sum();
-        let longs: usize =
-            [&self.seeds, &self.organic_ids, &self.tally, &self.best].map(Buffer::bytes).iter().sum();
-        let doubles: usize =
-            [&self.terms, &self.ln_w, &self.sums, &self.chosen_ln_z, &self.ln_z, &self.ln_zs, &self.scores]
-                .map(Buffer::bytes)
-                .iter()
-                .sum();
-        words + longs + doubles
-    }
 }
 
 /// Threads of a block of the kernels that run over codes, and of `expand`, where codes are many.
@@ -534,71 +444,6 @@ impl Search {
         let threads = (self.batch.rows as u32 * 4).next_multiple_of(32).clamp(64, MAX_BEAMS as u32);
         LaunchShape::new([1, self.batch.requests.len() as u32, 1], threads)
     }
-}
-
-/// The lists of a batch, on the host.
-struct Results {
-    progress: Vec<u32>,
-    items: Vec<u32>,
-    ads: Vec<u32>,
-    ln_zs: Vec<f64>,
-    scores: Vec<f64>,
-    paths: Vec<u32>,
-}
-
-impl Results {
-    fn download(search: &Search) -> Result<Self, DeviceError> {
-        let (tables, requests) = (&search.tables, search.batch.requests.len());
-        let lists = requests * search.batch.rows;
-        let (slots, positions) = (search.limits.slots, search.positions());
-        Ok(Self {
-            progress: read(&tables.progress, requests * Progress::WORDS)?,
-            items: read(&tables.items, lists * slots)?,
-            ads: read(&tables.list_ads, lists * slots)?,
-            ln_zs: read(&tables.ln_zs, lists * slots)?,
-            scores: read(&tables.scores, lists)?,
-            paths: read(&tables.paths, lists * positions)?,
-        })
-    }
-
-    /// The lists of one request.
-    fn of(&self, search: &Search, request: usize) -> Result<Vec<CandidateList>, RequestError> {
-        let progress = Progress::of(&self.progress, request);
-        if let Some(fault) = progress.fault(search.codes) {
-            return Err(RequestError::new(
-                RequestErrorKind::NotFinite,
-                "history",
-                format!("the logit of code {} at position {} is {}", fault.code, fault.step, fault.logit),
-            ));
-        }
-        let first = request * search.batch.rows;
-        let member = &search.batch.requests[request];
-        Ok((first..first + progress.beams()).map(|list| self.list(search, member, list)).collect())
-    }
-
-    fn list(&self, search: &Search, member: &Member, list: usize) -> CandidateList {
-        let (slots, positions) = (search.limits.slots, search.positions());
-        let items = (list * slots..list * slots + member.list_len)
-            .take_while(|&at| self.items[at] != NONE)
-            .map(|at| Chosen {
-                item: self.items[at],
-                position: (self.ads[at] != NONE).then(|| self.ads[at] - member.tree.first_ad),
-                ln_z: self.ln_zs[at],
-            })
-            .collect();
-        let path = &self.paths[list * positions..(list + 1) * positions];
-        CandidateList {
-            items,
-            score: self.scores[list],
-            path: path.iter().copied().take_while(|&row| row != NONE).collect(),
-        }
-    }
-}
-
-fn read<T: crate::cuda::launch::Element>(buffer: &Buffer<T>, len: usize) -> Result<Vec<T>, DeviceError> {
-    let mut values = vec![T::zeroed(); len];
-    buffer.download(0, &mut values)?;
-    Ok(values)
 }
 
 fn refused(stream: &dyn Stream, message: String) -> DeviceError {
