@@ -226,6 +226,8 @@ pub enum RequestErrorKind {
     Unsupported,
     /// The model's numbers overflowed on this request.
     NotFinite,
+    /// The device failed while the request ran on it.
+    Device,
 }
 
 /// A request that was refused. Its neighbours in the batch are not affected.
@@ -298,6 +300,18 @@ pub enum DeviceError {
         free: usize,
         /// Bytes that the device has.
         total: usize,
+    },
+    /// The kernels do not take a model of this size.
+    #[error("{device}: {key} is {value}, and the kernels take {expected}")]
+    Unsupported {
+        /// The device.
+        device: String,
+        /// The key of config.json.
+        key: &'static str,
+        /// Its value.
+        value: usize,
+        /// What the kernels take.
+        expected: &'static str,
     },
     /// A call to the device failed.
     #[error("{device}: {call}: {message}")]

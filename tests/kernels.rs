@@ -2,6 +2,8 @@
 //! launcher and compared with a reference. Inputs are drawn afresh in each run; the seed is printed on failure and
 //! `BIDSLATE_SEED` repeats a run.
 
+#[path = "kernels/allocation.rs"]
+mod allocation;
 #[path = "kernels/attention.rs"]
 mod attention;
 #[path = "kernels/auction.rs"]
@@ -53,6 +55,9 @@ mod segment_mean;
 mod setup;
 #[path = "kernels/signatures.rs"]
 mod signatures;
+#[path = "kernels/streams.rs"]
+mod streams;
 mod support;
 #[path = "kernels/swiglu.rs"]
 mod swiglu;
+mod world;

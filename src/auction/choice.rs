@@ -23,7 +23,8 @@ pub fn list_reward(objective: &Objective, slots: &[SlotValue]) -> f64 {
             + objective.ctr_creative * s.pctr_creative
             + objective.cvr * s.pcvr
     };
-    slots.iter().map(reward).sum()
+    // From 0, because the sum of nothing is -0.
+    slots.iter().map(reward).fold(0.0, |sum, reward| sum + reward)
 }
 
 /// The list with the highest reward among (reward, score); ties go to the higher score, then to the lower

@@ -9,16 +9,21 @@ pub mod auction;
 pub mod auction_regret;
 pub mod beam_attention;
 pub mod beam_self_attention;
+pub mod blocks;
+pub mod creative;
 pub mod creative_choose;
 pub mod creative_input;
+pub mod decoder;
 #[cfg(feature = "cuda")]
 pub mod driver;
 pub mod embed;
+pub mod encoder;
 pub mod launch;
 pub mod linear;
 pub mod linear_f32;
 pub mod lists;
 pub mod mlp;
+pub mod model;
 pub mod norm;
 pub mod norm_linear;
 mod norm_product;
@@ -29,11 +34,13 @@ pub mod reward_choice;
 pub mod reward_input;
 pub mod reward_towers;
 pub mod rms_norm_f32;
+pub mod scoring;
 pub mod search;
 pub mod segment_attention;
 pub mod segment_mean;
 pub mod swiglu;
 pub mod tiling;
+pub mod weights;
 
 /// The kernels of every operation.
 pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {

@@ -1,14 +1,22 @@
 //! Building an engine: load, check, pack, and allocate everything once.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::cpu::CpuBackend;
+use super::gpu::GpuBackend;
+use super::gpu_batch::GpuWorkspace;
 use super::workspace::{Workspace, WorkspacePool};
-use super::{Device, Engine, Limits, Memory};
+use super::{Backend, Device, Engine, Limits, Memory};
 use crate::catalog::Catalog;
 use crate::cpu::{Isa, Precision};
+use crate::cuda::launch::Stream;
+use crate::cuda::model::DeviceModel;
+use crate::cuda::search::MAX_BEAMS;
 use crate::error::{BuildError, DeviceError};
-use crate::model::Model;
+use crate::model::config::ModelConfig;
+use crate::model::weights::Weights;
+use crate::model::{self, Model};
 
 /// Where an engine's catalog comes from.
 pub enum CatalogSource {
@@ -51,6 +59,7 @@ pub struct EngineBuilder {
     threads: Option<usize>,
     precision: Option<Precision>,
     limits: Option<Limits>,
+    streams: Option<Vec<Arc<dyn Stream>>>,
 }
 
 impl EngineBuilder {
@@ -78,17 +87,25 @@ impl EngineBuilder {
         self
     }
 
-    /// Precision of the encoder's and decoders' products; [`Precision::F32`] unless given. Logits, scores,
-    /// rewards and payments are f32 or better either way.
+    /// Precision of the encoder's and decoders' products on the CPU; [`Precision::F32`] unless given. Logits, scores,
+    /// rewards and payments are f32 or better either way. On a GPU the operands of these products are always bf16.
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = Some(precision);
         self
     }
 
     /// The largest requests to make room for. Unless given: as many at a time as there are threads, the model's
-    /// `history_len` and `list_len`, 256 beams (or the model's, if that is more), and a million candidates.
+    /// `history_len` and `list_len`, 256 beams (or the model's, if that is more), and a million candidates; on a GPU
+    /// batches of 16 and the model's beams.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
+        self
+    }
+
+    /// Runs the engine on these streams of one GPU instead of the streams of a [`Device`]; each works on one batch at
+    /// a time. For callers that hold a device of their own, and for tests, whose device is emulated.
+    pub fn streams(mut self, streams: Vec<Arc<dyn Stream>>) -> Self {
+        self.streams = Some(streams);
         self
     }
 
@@ -97,74 +114,112 @@ impl EngineBuilder {
     /// # Errors
     /// [`BuildError`] naming the option, the file or the device that is at fault.
     pub fn build(self) -> Result<Engine, BuildError> {
-        let option = |option, message: String| BuildError::Option { option, message };
-        if let Device::Cuda(index) = self.device {
-            #[cfg(feature = "cuda")]
-            crate::cuda::driver::Driver::open(index)?;
-            return Err(DeviceError::NoCuda(index).into());
-        }
+        let threads = match self.threads {
+            Some(threads @ 1..=4096) => threads,
+            Some(threads) => return Err(option("threads", format!("is {threads}, expected 1 to 4096"))),
+            None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        };
+        let streams = match (self.streams, self.device) {
+            (Some(streams), _) if streams.is_empty() => {
+                return Err(option("streams", "is empty, expected at least one".into()));
+            }
+            (Some(streams), _) => Some(streams),
+            (None, Device::Cuda(index)) => Some(vec![open(index)?]),
+            (None, Device::Cpu) => None,
+        };
         let dir =
             self.model.ok_or_else(|| option("model", "is missing, expected a model directory".into()))?;
-        let threads = self
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-        if threads == 0 || threads > 4096 {
-            return Err(option("threads", format!("is {threads}, expected 1 to 4096")));
-        }
-        let model = Model::load(&dir, self.precision.unwrap_or(Precision::F32))?;
+        let (config, weights) = model::open(&dir)?;
         let limits = match self.limits {
-            Some(limits) => check(limits, &model)?,
-            None => default_limits(&model, threads),
+            Some(limits) => check(limits, &config)?,
+            None if streams.is_some() => default_limits(&config, GPU_BATCH, config.beam_width),
+            None => default_limits(&config, threads, config.beam_width.max(256)),
         };
+        if streams.is_some() {
+            check_gpu(&limits, &config)?;
+        }
         let catalog = match self.catalog {
             Some(CatalogSource::Ready(catalog)) => catalog,
-            Some(CatalogSource::File(path)) => Catalog::open(&path, &model.config)?,
-            None => Catalog::open(&dir.join("catalog.safetensors"), &model.config)?,
+            Some(CatalogSource::File(path)) => Catalog::open(&path, &config)?,
+            None => Catalog::open(&dir.join("catalog.safetensors"), &config)?,
         };
-        let pool = match threads {
-            1 => None,
-            n => Some(thread_pool(n).map_err(|e| option("threads", format!("cannot start {n}: {e}")))?),
+        let (origin, loading) = (weights.origin().map(String::from), weights.bytes());
+        let (backend, weights, workspaces) = match streams {
+            Some(streams) => gpu(&streams, &config, &weights, &limits)?,
+            None => {
+                let precision = self.precision.unwrap_or(Precision::F32);
+                // The mapped weights are given back before the workspaces are made.
+                let model = Model::pack(config.clone(), &weights, precision);
+                drop(weights);
+                cpu(model, &limits, threads)?
+            }
         };
-        let workspaces: Vec<_> =
-            (0..limits.batch).map(|_| Workspace::new(&model, &limits, threads)).collect();
-        let memory = Memory {
-            weights: model.bytes(),
-            catalog: catalog.snapshot().bytes(),
-            workspaces: workspaces.iter().map(|w| w.bytes()).sum(),
-            loading: model.file_bytes,
-        };
-        Ok(Engine {
-            config: model.config.clone(),
-            origin: model.origin.clone(),
-            catalog,
-            limits,
-            backend: CpuBackend {
-                model,
-                isa: Isa::detect(),
-                pool,
-                workspaces: WorkspacePool::new(workspaces),
-            },
-            memory,
-        })
+        let memory = Memory { weights, catalog: catalog.snapshot().bytes(), workspaces, loading };
+        Ok(Engine { config, origin, catalog, limits, backend, memory })
     }
+}
+
+/// Requests of a batch on a GPU, unless the limits say otherwise.
+const GPU_BATCH: usize = 16;
+
+fn option(option: &'static str, message: String) -> BuildError {
+    BuildError::Option { option, message }
+}
+
+/// A stream of the GPU with index `index`.
+#[cfg(feature = "cuda")]
+fn open(index: usize) -> Result<Arc<dyn Stream>, DeviceError> {
+    crate::cuda::driver::Driver::open(index)?.stream()
+}
+
+/// A stream of the GPU with index `index`.
+#[cfg(not(feature = "cuda"))]
+fn open(index: usize) -> Result<Arc<dyn Stream>, DeviceError> {
+    Err(DeviceError::NoCuda(index))
+}
+
+/// A backend, the bytes of its weights and those of its workspaces.
+type Built = (Backend, usize, usize);
+
+fn gpu(
+    streams: &[Arc<dyn Stream>],
+    config: &ModelConfig,
+    weights: &Weights,
+    limits: &Limits,
+) -> Result<Built, BuildError> {
+    let model = DeviceModel::load(&streams[0], config, weights)?;
+    let workspaces = streams
+        .iter()
+        .map(|stream| GpuWorkspace::new(stream, &model, limits))
+        .collect::<Result<Vec<_>, _>>()?;
+    // What the first stream uploaded is read by all.
+    streams[0].synchronize()?;
+    let bytes = (model.bytes(), workspaces.iter().map(GpuWorkspace::bytes).sum());
+    let backend = GpuBackend { model, workspaces: WorkspacePool::new(workspaces), batch: limits.batch };
+    Ok((Backend::Gpu(Box::new(backend)), bytes.0, bytes.1))
+}
+
+fn cpu(model: Model, limits: &Limits, threads: usize) -> Result<Built, BuildError> {
+    let pool = match threads {
+        1 => None,
+        n => Some(thread_pool(n).map_err(|e| option("threads", format!("cannot start {n}: {e}")))?),
+    };
+    let workspaces: Vec<_> = (0..limits.batch).map(|_| Workspace::new(&model, limits, threads)).collect();
+    let bytes = (model.bytes(), workspaces.iter().map(Workspace::bytes).sum());
+    let workspaces = WorkspacePool::new(workspaces);
+    let backend = CpuBackend { model, isa: Isa::detect(), pool, workspaces };
+    Ok((Backend::Cpu(Box::new(backend)), bytes.0, bytes.1))
 }
 
 fn thread_pool(threads: usize) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("bidslate-{i}")).build()
 }
 
-fn default_limits(model: &Model, threads: usize) -> Limits {
-    Limits {
-        batch: threads,
-        history: model.config.history_len,
-        beams: model.config.beam_width.max(256),
-        candidates: 1_000_000,
-        slots: model.config.list_len,
-    }
+fn default_limits(config: &ModelConfig, batch: usize, beams: usize) -> Limits {
+    Limits { batch, history: config.history_len, beams, candidates: 1_000_000, slots: config.list_len }
 }
 
-fn check(limits: Limits, model: &Model) -> Result<Limits, BuildError> {
-    let config = &model.config;
+fn check(limits: Limits, config: &ModelConfig) -> Result<Limits, BuildError> {
     let ranges = [
         ("limits.batch", limits.batch, 1, 4096),
         ("limits.history", limits.history, 0, config.history_len),
@@ -181,4 +236,24 @@ fn check(limits: Limits, model: &Model) -> Result<Limits, BuildError> {
         }
     }
     Ok(limits)
+}
+
+/// What the kernels can take of the limits.
+fn check_gpu(limits: &Limits, config: &ModelConfig) -> Result<(), BuildError> {
+    let Limits { batch, history, beams, slots, .. } = *limits;
+    if beams > MAX_BEAMS {
+        return Err(option("limits.beams", format!("is {beams}, expected at most {MAX_BEAMS} on a GPU")));
+    }
+    let positions = slots * config.poi_code_layers + 1;
+    let widest = [config.history_tokens(history), beams * positions, beams * slots];
+    // Kernels count rows in 32 bits.
+    let rows = widest.into_iter().max().unwrap_or(0).saturating_mul(batch);
+    if u32::try_from(rows).is_err() {
+        let most = u32::MAX;
+        return Err(option(
+            "limits.batch",
+            format!("is {batch}, which makes {rows} rows, expected up to {most}"),
+        ));
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! From a history to candidate lists with their rewards, on the CPU: encoder, search, creatives, reward model, list
 //! choice, payment network.
 
+use super::creatives::{Decision, Decisions};
 use super::task::{Generated, Task, Tensors, is_finite, slot_values};
 use super::timed;
 use super::workspace::Workspace;
@@ -26,9 +27,6 @@ pub(super) struct Run<'m, 'w> {
 
 /// The logits of every row at every step, kept for a trace.
 type LogitsLog = Vec<Vec<f32>>;
-
-/// No decision of the creative decoder is needed for this row.
-const NONE: usize = usize::MAX;
 
 impl<'m, 'w> Run<'m, 'w> {
     /// Encodes the history of `task`, and packs the keys and values that the decoders read.
@@ -160,33 +158,19 @@ impl<'m, 'w> Run<'m, 'w> {
         self.step(position, rows);
     }
 
-    /// The creative of every slot of every list. Lists that descend from the same row at an item's last code
-    /// share its hidden state, and so its creative.
+    /// The creative of every slot of every list.
     fn choose_creatives(
         &mut self,
         snapshot: &Snapshot,
         lists: &[CandidateList],
     ) -> Result<Vec<Vec<Shown>>, RequestError> {
         let (model, ws) = (self.model, &mut *self.workspace);
-        let layers = model.config.poi_code_layers;
-        let slots = lists.iter().map(|list| list.items.len()).max().unwrap_or(0);
-        let beams = ws.decoder.rows();
-        let position = |slot: usize| (slot + 1) * layers;
-        let mut index_of = vec![NONE; slots * beams];
-        let mut jobs = Vec::new();
-        for list in lists {
-            for (slot, chosen) in list.items.iter().enumerate() {
-                let row = list.path[position(slot)];
-                let index = &mut index_of[slot * beams + row as usize];
-                if *index == NONE {
-                    *index = jobs.len();
-                    jobs.push((chosen.item, position(slot), row));
-                }
-            }
-        }
+        let decisions = Decisions::of(lists, model.config.poi_code_layers);
         let decoder = &ws.decoder;
-        let items =
-            jobs.iter().map(|&(item, position, row)| (item, decoder.hidden(position, row, model.shape.d)));
+        let items = decisions
+            .all
+            .iter()
+            .map(|&Decision { item, position, row }| (item, decoder.hidden(position, row, model.shape.d)));
         let creatives = model.creative.choose(
             self.exec,
             &model.config,
@@ -197,11 +181,7 @@ impl<'m, 'w> Run<'m, 'w> {
             &mut ws.creative,
             &mut ws.scratch,
         )?;
-        let shown = |slot: usize, list: &CandidateList| {
-            let index = index_of[slot * beams + list.path[position(slot)] as usize];
-            Shown { item: list.items[slot].item, creative: creatives[index] }
-        };
-        Ok(lists.iter().map(|l| (0..l.items.len()).map(|slot| shown(slot, l)).collect()).collect())
+        Ok(decisions.shown(&creatives))
     }
 
     /// Rewards of the lists, and the one that wins. The rates are still to come.

@@ -2,8 +2,11 @@
 
 mod builder;
 mod cpu;
+mod creatives;
 mod device;
 mod generation;
+mod gpu;
+mod gpu_batch;
 mod payments;
 mod task;
 mod workspace;
@@ -17,6 +20,7 @@ use crate::model::config::ModelConfig;
 use crate::request::Request;
 use crate::response::Response;
 use cpu::CpuBackend;
+use gpu::GpuBackend;
 use task::Context;
 
 /// The largest requests an engine takes. Memory is allocated for these once, when it is built.
@@ -34,7 +38,7 @@ pub struct Limits {
     pub slots: usize,
 }
 
-/// Bytes that an engine holds, as announced when it is built.
+/// Bytes that an engine holds, as announced when it is built. On a GPU weights and workspaces are in its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// Packed weights.
@@ -70,13 +74,19 @@ pub struct Report {
     pub trace: bool,
 }
 
+/// What computes.
+enum Backend {
+    Cpu(Box<CpuBackend>),
+    Gpu(Box<GpuBackend>),
+}
+
 /// A model, a catalog and a device. Shared by as many threads as like to.
 pub struct Engine {
     config: ModelConfig,
     origin: Option<String>,
     catalog: Catalog,
     limits: Limits,
-    backend: CpuBackend,
+    backend: Backend,
     memory: Memory,
 }
 
@@ -124,7 +134,10 @@ impl Engine {
     pub fn allocate_with(&self, requests: &[Request], report: Report) -> Vec<Result<Response, RequestError>> {
         let snapshot = &*self.catalog.snapshot();
         let context = Context { config: &self.config, limits: &self.limits, snapshot, report };
-        self.backend.allocate(context, requests)
+        match &self.backend {
+            Backend::Cpu(cpu) => cpu.allocate(context, requests),
+            Backend::Gpu(gpu) => gpu.allocate(context, requests),
+        }
     }
 }
 

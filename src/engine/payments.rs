@@ -107,7 +107,7 @@ pub(super) fn marginals<'a>(
 
 /// Sum over the ads of a list of bid times click probability, in bid units (organic items bid 0).
 fn ad_value(values: &[SlotValue]) -> f64 {
-    values.iter().map(|v| v.bid * v.pctr_poi).sum()
+    values.iter().map(|v| v.bid * v.pctr_poi).fold(0.0, |sum, value| sum + value)
 }
 
 /// The list with the highest reward among those that do not show `item`.

@@ -6,6 +6,7 @@ use crate::cpu::linear::{Epilogue, Linear, linear};
 use crate::cpu::norm::rms_norm;
 use crate::cpu::rotary::{Rotary, rotate};
 use crate::cpu::{Exec, Precision};
+use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 
 /// Width, heads and epsilon of a stack of blocks.
@@ -22,6 +23,16 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// That of the encoder's and the decoders' blocks.
+    pub fn of(config: &ModelConfig) -> Self {
+        Self {
+            d: config.hidden_size,
+            heads: config.num_heads,
+            ffn: config.ffn_size,
+            eps: config.rms_eps as f32,
+        }
+    }
+
     /// Width of a head.
     pub fn head_size(self) -> usize {
         self.d / self.heads
@@ -44,11 +55,11 @@ impl Packer<'_> {
         Linear::pack(&slices, in_size, self.precision)
     }
 
-    /// The matrices of `codes` rows that `name` stacks, one per code layer. Always f32: logits are.
+    /// The matrices of `codes` rows that `name` stacks, one per code layer.
     pub fn heads(&self, name: &str, codes: usize, in_size: usize) -> Vec<Linear> {
         let stacked = self.weights.f32(name);
         let layers = stacked.chunks_exact(codes * in_size);
-        layers.map(|rows| Linear::pack(&[rows], in_size, Precision::F32)).collect()
+        layers.map(|rows| Linear::pack(&[rows], in_size, self.precision)).collect()
     }
 
     /// A vector.

@@ -52,11 +52,21 @@ pub struct DecoderState {
 impl Decoder {
     /// Reads `decoder.*` and `poi_head.weight`.
     pub fn load(packer: &Packer, config: &ModelConfig, shape: Shape, embeddings: &Embeddings) -> Self {
+        Self::load_with(packer, config, shape, embeddings, MOST_TABLE_BYTES)
+    }
+
+    fn load_with(
+        packer: &Packer,
+        config: &ModelConfig,
+        shape: Shape,
+        embeddings: &Embeddings,
+        most_table_bytes: usize,
+    ) -> Self {
         let heads = packer.heads("poi_head.weight", config.codebook_size, shape.d);
         let blocks: Vec<_> = (0..config.decoder_layers)
             .map(|l| DecoderBlock::load(packer, &format!("decoder.{l}"), shape))
             .collect();
-        let first_qkv = first_qkv(&blocks[0], config, shape, embeddings);
+        let first_qkv = first_qkv(&blocks[0], config, shape, embeddings, most_table_bytes);
         Self { shape, blocks, norm: packer.vector("decoder.norm.weight"), heads, first_qkv }
     }
 
@@ -172,10 +182,11 @@ fn first_qkv(
     config: &ModelConfig,
     shape: Shape,
     embeddings: &Embeddings,
+    most_table_bytes: usize,
 ) -> Option<Vec<f32>> {
     let (d, codes) = (shape.d, config.poi_code_layers * config.codebook_size);
     let len = (1 + codes) * 3 * d;
-    if len * size_of::<f32>() > MOST_TABLE_BYTES {
+    if len * size_of::<f32>() > most_table_bytes {
         return None;
     }
     let exec = Exec { isa: Isa::detect(), team: None };
@@ -219,11 +230,6 @@ impl DecoderState {
         m
     }
 
-    /// Rows that a position has room for.
-    pub fn rows(&self) -> usize {
-        self.slots
-    }
-
     /// The hidden state of row `row` at `position`, `[d]`.
     pub fn hidden(&self, position: usize, row: u32, d: usize) -> &[f32] {
         let at = (position * self.slots + row as usize) * d;
@@ -238,5 +244,50 @@ impl DecoderState {
             + self.tokens.len() * size_of::<usize>()
             + keys
             + self.caches.iter().map(SelfCache::bytes).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::ModelSize;
+    use crate::model::init::init_model;
+    use crate::model::weights::WeightType;
+    use crate::model::{open, rotary};
+
+    /// The logits of some rows at three positions, with a first block's table of at most so many bytes.
+    fn logits(dir: &std::path::Path, precision: Precision, most_table_bytes: usize) -> Vec<f32> {
+        let (config, weights) = open(dir).unwrap();
+        let packer = &Packer { weights: &weights, precision };
+        let (shape, rotary) = (Shape::of(&config), rotary(&config));
+        let embeddings = Embeddings::load(packer, &config);
+        let decoder = Decoder::load_with(packer, &config, shape, &embeddings, most_table_bytes);
+        assert_eq!(decoder.first_qkv.is_some(), most_table_bytes > 0);
+        let exec = Exec { isa: Isa::detect(), team: None };
+        let mut state = decoder.state(&config, 5, 3, 2, precision);
+        let mut scratch = Scratch::new(8, shape, 1);
+        let states: Vec<f32> = (0..5 * shape.d).map(|i| (i % 13) as f32 / 7.0 - 0.9).collect();
+        decoder.begin(exec, &states, &mut vec![0.0; 5 * 3 * shape.d], &mut state);
+        let mut out = Vec::new();
+        let paths: [&[u32]; 3] = [&[], &[0], &[0, 1]];
+        for (position, path) in paths.into_iter().enumerate() {
+            let codes: &[Option<u16>] = if position == 0 { &[None] } else { &[Some(2), Some(0), Some(6)] };
+            let rows = codes.iter().map(|&last_code| Row { last_code, path });
+            let state = &mut state;
+            let m = decoder.step(exec, &config, &embeddings, &rotary, position, rows, state, &mut scratch);
+            out.extend_from_slice(decoder.logits(exec, &config, position, m, state));
+        }
+        out
+    }
+
+    #[test]
+    fn the_first_blocks_table_changes_no_bit() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ModelConfig { codebook_size: 7, ..ModelConfig::of_size(ModelSize::Tiny) };
+        init_model(dir.path(), &config, WeightType::F32, 3).unwrap();
+        for precision in [Precision::F32, Precision::Bf16] {
+            let [with, without] = [usize::MAX, 0].map(|most| logits(dir.path(), precision, most));
+            assert_eq!(with, without);
+        }
     }
 }

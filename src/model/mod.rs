@@ -20,13 +20,24 @@ use crate::cpu::Precision;
 use crate::cpu::rotary::Rotary;
 use crate::error::LoadError;
 use blocks::{Packer, Shape};
-use config::ModelConfig;
+use config::{CONFIG_FILE, ModelConfig};
 use creative::CreativeDecoder;
 use decoder::Decoder;
 use encoder::{Embeddings, Encoder};
 use payment::PaymentNetwork;
 use reward::RewardModel;
 use weights::Weights;
+
+/// Opens a model directory: `config.json`, `tokenizer.json` and the weights, each checked against the first.
+///
+/// # Errors
+/// [`LoadError`] naming the file and everything in it that does not fit.
+pub fn open(dir: &Path) -> Result<(ModelConfig, Weights), LoadError> {
+    let config = ModelConfig::read(&dir.join(CONFIG_FILE))?;
+    tokenizer::check_tokenizer(dir, &config)?;
+    let weights = Weights::open(dir, &config)?;
+    Ok((config, weights))
+}
 
 /// A model with its weights packed for the CPU.
 pub struct Model {
@@ -50,47 +61,26 @@ pub struct Model {
     pub reward: RewardModel,
     /// Payment network.
     pub payment: PaymentNetwork,
-    /// Where the weights come from, as their file says.
-    pub origin: Option<String>,
-    /// Bytes of the weights files, mapped while the model was loaded.
-    pub file_bytes: usize,
 }
 
 impl Model {
-    /// Loads a model directory: `config.json`, `tokenizer.json` and the weights, each checked against the first.
-    ///
-    /// # Errors
-    /// [`LoadError`] naming the file and everything in it that does not fit.
-    pub fn load(dir: &Path, precision: Precision) -> Result<Self, LoadError> {
-        let config = ModelConfig::read(&dir.join("config.json"))?;
-        tokenizer::check_tokenizer(dir, &config)?;
-        let weights = Weights::open(dir, &config)?;
-        let packer = &Packer { weights: &weights, precision };
-        let shape = Shape {
-            d: config.hidden_size,
-            heads: config.num_heads,
-            ffn: config.ffn_size,
-            eps: config.rms_eps as f32,
-        };
-        let positions = config
-            .history_tokens(config.history_len)
-            .max(config.list_len * config.poi_code_layers + 1)
-            .max(config.creative_code_layers);
+    /// Packs the weights of a model of `config`.
+    pub fn pack(config: ModelConfig, weights: &Weights, precision: Precision) -> Self {
+        let packer = &Packer { weights, precision };
+        let shape = Shape::of(&config);
         let embeddings = Embeddings::load(packer, &config);
-        Ok(Self {
+        Self {
             shape,
             precision,
             decoder: Decoder::load(packer, &config, shape, &embeddings),
             embeddings,
-            rotary: Rotary::new(config.rope_theta, shape.head_size(), positions),
+            rotary: rotary(&config),
             encoder: Encoder::load(packer, &config, shape),
             creative: CreativeDecoder::load(packer, &config, shape),
             reward: RewardModel::load(packer, &config),
             payment: PaymentNetwork::load(packer, &config),
-            origin: weights.origin().map(String::from),
-            file_bytes: weights.bytes(),
             config,
-        })
+        }
     }
 
     /// Bytes of the packed weights.
@@ -102,4 +92,13 @@ impl Model {
             + self.reward.bytes()
             + self.payment.bytes()
     }
+}
+
+/// The rotary table of the encoder and the decoders: for every position that any of them has.
+pub fn rotary(config: &ModelConfig) -> Rotary {
+    let positions = config
+        .history_tokens(config.history_len)
+        .max(config.list_len * config.poi_code_layers + 1)
+        .max(config.creative_code_layers);
+    Rotary::new(config.rope_theta, config.hidden_size / config.num_heads, positions)
 }

@@ -7,9 +7,9 @@ use bidslate::cuda::launch::{Buffer, Stream};
 use bidslate::ops;
 use half::bf16;
 
-use crate::emulator::streams;
 use crate::numbers::*;
 use crate::setup::*;
+use crate::streams::streams;
 
 /// Largest error: the weights and the result are rounded to bf16, the scores and sums are f32; values are up to 1.
 const TOLERANCE: f64 = 8e-3;

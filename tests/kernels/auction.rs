@@ -9,8 +9,8 @@ use bidslate::cuda::auction::DeviceBatch;
 use bidslate::cuda::auction_regret::Misreports;
 use bidslate::money::Micros;
 
-use crate::emulator::streams;
 use crate::setup::Inputs;
+use crate::streams::streams;
 
 const RULES: [AuctionRule; 3] = [AuctionRule::Gsp, AuctionRule::Vcg, AuctionRule::FirstPrice];
 

@@ -7,9 +7,9 @@ use bidslate::cuda::launch::{Buffer, Stream};
 use bidslate::ops;
 use half::bf16;
 
-use crate::emulator::streams;
 use crate::numbers::*;
 use crate::setup::*;
+use crate::streams::streams;
 
 /// As of self-attention.
 const TOLERANCE: f64 = 8e-3;

@@ -7,9 +7,9 @@ use bidslate::cuda::launch::{Buffer, Ptr, Stream};
 use bidslate::ops;
 use half::bf16;
 
-use crate::emulator::streams;
 use crate::numbers::*;
 use crate::setup::*;
+use crate::streams::streams;
 
 /// Requests, beams, heads, head size, positions: one, odd, and past the 32 positions that are met at once.
 const SIZES: [(usize, usize, usize, usize, usize); 6] = [

@@ -7,8 +7,8 @@ use bidslate::cuda::creative_input::{self, NO_ROW, Norms, Rows};
 use bidslate::cuda::launch::Buffer;
 use half::bf16;
 
-use crate::emulator::streams;
 use crate::setup::Inputs;
+use crate::streams::streams;
 
 #[test]
 fn input_rows_are_the_norms_of_the_cpu_rounded() {

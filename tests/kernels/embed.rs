@@ -3,9 +3,9 @@
 use bidslate::cuda::embed::{Features, embeddings};
 use bidslate::cuda::launch::Buffer;
 
-use crate::emulator::streams;
 use crate::numbers::*;
 use crate::setup::*;
+use crate::streams::streams;
 
 const ROWS: usize = 11;
 

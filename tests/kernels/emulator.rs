@@ -6,8 +6,6 @@ use bidslate::cuda::launch::{Address, Argument, Graph, Kernel, LaunchShape, Stre
 use bidslate::error::DeviceError;
 use simt::{Build, Copies, Emulator, Schedule};
 
-use crate::setup::Inputs;
-
 /// A stream whose work runs at once, on the thread that enqueues it.
 pub struct EmulatedStream {
     device: Device,
@@ -32,19 +30,6 @@ pub fn stream(build: Build, schedule: Schedule, copies: Copies) -> Arc<dyn Strea
     let emulator = Emulator::open(build).unwrap().schedule(schedule).copies(copies);
     let name = format!("emulator, {build:?}, {schedule:?}, {copies:?}");
     Arc::new(EmulatedStream { device: Device { emulator, name }, recorded: Mutex::new(None) })
-}
-
-/// What kernels are tested on: both builds of the emulator, the fast one, and the one that checks every access, in an
-/// order of threads drawn anew. With `BIDSLATE_DEVICE=cuda:N` it is that GPU instead.
-pub fn streams() -> Vec<Arc<dyn Stream>> {
-    if let Ok(device) = std::env::var("BIDSLATE_DEVICE") {
-        return vec![crate::gpu::stream(&device)];
-    }
-    let seed = Inputs::new().seed();
-    vec![
-        stream(Build::Plain, Schedule::Forward, Copies::Lazy),
-        stream(Build::Check, Schedule::Random(seed), Copies::Random(seed)),
-    ]
 }
 
 impl Device {

@@ -3,8 +3,8 @@
 use bidslate::cuda::launch::{Buffer, LaunchShape};
 use bidslate::error::DeviceError;
 
-use crate::emulator::streams;
 use crate::ptx::ptx_stream_copy;
+use crate::streams::streams;
 
 const SHAPE: LaunchShape = LaunchShape { grid: [1, 1, 1], block: 32, shared_bytes: 0 };
 

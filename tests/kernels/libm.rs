@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bidslate::cuda::launch::{Buffer, LaunchShape, Stream};
 use rand::RngExt;
 
-use crate::emulator::streams;
 use crate::search::{Rng, rng};
+use crate::streams::streams;
 
 bidslate::kernels! {
     in "libm_check";

@@ -8,9 +8,9 @@ use bidslate::cuda::tiling::Width;
 use bidslate::ops;
 use half::bf16;
 
-use crate::emulator::streams;
 use crate::numbers::*;
 use crate::setup::*;
+use crate::streams::streams;
 
 /// (m, n, k): nothing, one, odd, on both sides of a tile, of a warp's part and of the ring's stages.
 const SIZES: [(usize, usize, usize); 9] = [

@@ -5,8 +5,8 @@ use bidslate::cpu::{Exec, Isa, Precision};
 use bidslate::cuda::launch::Buffer;
 use bidslate::cuda::linear_f32::{Epilogue, Matrix, linear, swiglu};
 
-use crate::emulator::streams;
 use crate::setup::{Inputs, assert_same};
+use crate::streams::streams;
 
 const EXEC: Exec = Exec { isa: Isa::Scalar, team: None };
 

@@ -7,9 +7,9 @@ use bidslate::cuda::norm::norm;
 use bidslate::ops;
 use half::bf16;
 
-use crate::emulator::streams;
 use crate::numbers::*;
 use crate::setup::*;
+use crate::streams::streams;
 
 pub const EPS: f32 = 1e-6;
 

@@ -11,10 +11,10 @@ use bidslate::cuda::tiling::Width;
 use bidslate::ops;
 use half::bf16;
 
-use crate::emulator::streams;
 use crate::norm::{self, EPS};
 use crate::numbers::*;
 use crate::setup::*;
+use crate::streams::streams;
 
 const THETA: f64 = 10_000.0;
 const POSITIONS: usize = 50;

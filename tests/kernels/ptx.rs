@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bidslate::cuda::launch::{Buffer, Element, LaunchShape, Stream};
 use half::bf16;
 
-use crate::emulator::streams;
 use crate::setup::*;
+use crate::streams::streams;
 
 bidslate::kernels! {
     in "ptx_check";

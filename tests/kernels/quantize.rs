@@ -4,8 +4,8 @@ use bidslate::catalog::Quantizer;
 use bidslate::cuda::launch::Buffer;
 use bidslate::cuda::quantize::Codebook;
 
-use crate::emulator::streams;
 use crate::setup::Inputs;
+use crate::streams::streams;
 
 #[test]
 fn gives_the_codes_of_the_cpu() {

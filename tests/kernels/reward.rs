@@ -19,8 +19,8 @@ use bidslate::synthetic;
 use half::bf16;
 use std::sync::Arc;
 
-use crate::emulator::streams;
 use crate::setup::{Inputs, assert_same};
+use crate::streams::streams;
 use crate::support::model_dir;
 
 const EXEC: Exec = Exec { isa: Isa::Scalar, team: None };
@@ -38,9 +38,10 @@ impl World {
     fn new(config: &ModelConfig) -> Self {
         let dir = model_dir(config, WeightType::BF16);
         let catalog = Catalog::from_columns(synthetic::catalog(config, 60, 3), config).unwrap();
+        let weights = Weights::open(dir.path(), config).unwrap();
         Self {
-            model: Model::load(dir.path(), Precision::F32).unwrap(),
-            weights: Weights::open(dir.path(), config).unwrap(),
+            model: Model::pack(config.clone(), &weights, Precision::F32),
+            weights,
             snapshot: catalog.snapshot(),
             _dir: dir,
         }

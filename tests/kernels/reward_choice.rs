@@ -6,8 +6,8 @@ use bidslate::cuda::lists::{Lists, NO_LIST};
 use bidslate::cuda::reward_choice::{self, Choice, NO_WINNER, Values};
 use std::sync::Arc;
 
-use crate::emulator::streams;
 use crate::setup::Inputs;
+use crate::streams::streams;
 
 /// Rewards, winners and faults where list l has one slot with probability `probabilities[l]`, which is its reward.
 fn choose(

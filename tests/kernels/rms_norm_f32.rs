@@ -5,8 +5,8 @@ use bidslate::cpu::{Exec, Isa};
 use bidslate::cuda::launch::Buffer;
 use bidslate::cuda::rms_norm_f32::rms_norm;
 
-use crate::emulator::streams;
 use crate::setup::{Inputs, assert_same};
+use crate::streams::streams;
 
 #[test]
 fn has_the_bits_of_the_cpu() {

@@ -15,7 +15,7 @@ use bidslate::cuda::search::{Search, SearchLimits, SearchRequest};
 use bidslate::request::{AdPolicy, BidAggregate, BidScope};
 use rand::RngExt;
 
-use crate::emulator::streams;
+use crate::streams::streams;
 
 /// A random batch.
 struct Batch {

@@ -6,8 +6,8 @@ use bidslate::cuda::launch::Buffer;
 use bidslate::cuda::lists::{Lists, NO_LIST};
 use bidslate::cuda::segment_attention;
 
-use crate::emulator::streams;
 use crate::setup::{Inputs, assert_same};
+use crate::streams::streams;
 
 /// The CPU's result in the rows of the device: zeros in slots that are not filled.
 fn on_the_cpu(qkv: &[f32], lengths: &[i32], slots: usize, heads: usize, head_size: usize) -> Vec<f32> {

@@ -3,8 +3,8 @@
 use bidslate::cuda::launch::Buffer;
 use bidslate::cuda::segment_mean;
 
-use crate::emulator::streams;
 use crate::setup::{Inputs, assert_near, wide};
+use crate::streams::streams;
 
 #[test]
 fn is_the_mean_of_the_rows_of_each_request() {

@@ -7,11 +7,11 @@ use bidslate::cuda::swiglu::{NormedRows, Tiling, interleave, swiglu_in};
 use bidslate::ops;
 use half::bf16;
 
-use crate::emulator::streams;
 use crate::norm::{self, EPS};
 use crate::norm_linear::TILINGS;
 use crate::numbers::*;
 use crate::setup::*;
+use crate::streams::streams;
 
 /// (m, ffn, d): nothing, one, odd, on both sides of a tile.
 const SIZES: [(usize, usize, usize); 6] =

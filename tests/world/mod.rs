@@ -41,8 +41,13 @@ pub fn config() -> ModelConfig {
 impl World {
     /// A world of `items` items.
     pub fn new(config: ModelConfig, items: usize, seed: u64) -> Self {
+        Self::with_weights(config, items, seed, WeightType::F32)
+    }
+
+    /// A world of `items` items, with weights of this type.
+    pub fn with_weights(config: ModelConfig, items: usize, seed: u64, weights: WeightType) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        init_model(dir.path(), &config, WeightType::F32, seed).unwrap();
+        init_model(dir.path(), &config, weights, seed).unwrap();
         let catalog = synthetic::catalog(&config, items, seed);
         catalog.write(&dir.path().join("catalog.safetensors"), &config).unwrap();
         Self { dir, config, catalog }

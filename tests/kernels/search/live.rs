@@ -8,7 +8,7 @@ use bidslate::request::{AdPolicy, BidAggregate};
 use rand::RngExt;
 
 use super::batch::{Ask, Device, Logits, Rng, Sizes, ask, columns, pick, rng};
-use crate::emulator::streams;
+use crate::streams::streams;
 
 /// The second version of a catalog.
 pub fn advanced(columns: &Columns, sizes: &Sizes) -> Arc<Snapshot> {

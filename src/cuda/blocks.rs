@@ -1,0 +1,303 @@
+//! The blocks of [`crate::model::blocks`] on the GPU: sequences of launches over buffers fixed at load.
+
+use std::sync::Arc;
+
+use half::bf16;
+
+use super::attention::attention;
+use super::beam_attention::{BeamScratch, Beams, CrossKeys, beam_attention};
+use super::beam_self_attention::{DecoderRows, SelfCache, beam_self_attention};
+use super::launch::{Buffer, Ptr, PtrMut, Stream};
+use super::linear::Output;
+use super::norm_linear::{NormedRows, Positions, Projected, Rotation, norm_linear};
+use super::swiglu::{interleave, swiglu};
+use super::weights::{Matrix, Upload};
+use crate::error::DeviceError;
+use crate::model::blocks::Shape;
+
+/// RMSNorm, then `down(silu(gate x) * up x)`, added to the residual.
+#[derive(Debug)]
+struct FeedForward {
+    norm: Buffer<f32>,
+    gate_up: Matrix,
+    down: Matrix,
+}
+
+impl FeedForward {
+    fn load(upload: Upload, prefix: &str, shape: Shape) -> Result<Self, DeviceError> {
+        let rounded = |part: &str| -> Vec<bf16> {
+            let weight = upload.weights.f32(&format!("{prefix}.ffn.{part}_proj.weight"));
+            weight.iter().map(|&x| bf16::from_f32(x)).collect()
+        };
+        let gate_up = interleave(&rounded("gate"), &rounded("up"), shape.d);
+        Ok(Self {
+            norm: upload.vector(&format!("{prefix}.ffn_norm.weight"))?,
+            gate_up: upload.rounded(&gate_up, shape.d)?,
+            down: upload.matrix(&[format!("{prefix}.ffn.down_proj.weight")], shape.ffn)?,
+        })
+    }
+
+    fn run(
+        &self,
+        stream: &dyn Stream,
+        shape: Shape,
+        x: PtrMut<f32>,
+        m: usize,
+        hidden: &mut Buffer<bf16>,
+    ) -> Result<(), DeviceError> {
+        swiglu(stream, normed(shape, x, &self.norm, m), self.gate_up.ptr(), shape.ffn, hidden.ptr_mut())?;
+        self.down.multiply(stream, hidden.ptr(), m, Output::Add(x))
+    }
+
+    fn bytes(&self) -> usize {
+        self.norm.bytes() + self.gate_up.bytes() + self.down.bytes()
+    }
+}
+
+/// RMSNorm and the projections of self-attention.
+#[derive(Debug)]
+struct SelfAttention {
+    norm: Buffer<f32>,
+    qkv: Matrix,
+    out: Matrix,
+}
+
+impl SelfAttention {
+    fn load(upload: Upload, prefix: &str, attn: &str, shape: Shape) -> Result<Self, DeviceError> {
+        let name = |p: &str| format!("{prefix}.{attn}.{p}_proj.weight");
+        Ok(Self {
+            norm: upload.vector(&format!("{prefix}.{attn}_norm.weight"))?,
+            qkv: upload.matrix(&[name("q"), name("k"), name("v")], shape.d)?,
+            out: upload.matrix(&[name("o")], shape.d)?,
+        })
+    }
+
+    /// Queries and keys, turned, and values of the rows.
+    fn project(
+        &self,
+        stream: &dyn Stream,
+        rows: Rows,
+        positions: Positions,
+        y: Projected,
+    ) -> Result<(), DeviceError> {
+        let Rows { shape, angles, x, m } = rows;
+        let (columns, head_size) = (2 * shape.d, shape.head_size());
+        let rotation = Rotation { columns, head_size, angles, positions };
+        let normed = normed(shape, x, &self.norm, m);
+        norm_linear(stream, normed, self.qkv.ptr(), 3 * shape.d, Some(rotation), PtrMut::NULL, y)
+    }
+
+    fn bytes(&self) -> usize {
+        self.norm.bytes() + self.qkv.bytes() + self.out.bytes()
+    }
+}
+
+/// The residual stream of some rows, and what blocks need to know of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows {
+    /// Shape of the blocks.
+    pub shape: Shape,
+    /// Rotary table, [positions, head_size].
+    pub angles: Ptr<f32>,
+    /// [m, d]
+    pub x: PtrMut<f32>,
+    /// Number of rows.
+    pub m: usize,
+}
+
+fn normed(shape: Shape, x: PtrMut<f32>, weight: &Buffer<f32>, m: usize) -> NormedRows {
+    NormedRows { x: x.read(), weight: weight.ptr(), m, d: shape.d, eps: shape.eps }
+}
+
+/// A block of the encoder.
+#[derive(Debug)]
+pub struct EncoderBlock {
+    attn: SelfAttention,
+    ffn: FeedForward,
+}
+
+/// The rows of several requests, one request after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Ragged {
+    /// Request i has rows `offsets[i]..offsets[i + 1]`.
+    pub offsets: Ptr<u32>,
+    /// Position of each row in its request.
+    pub positions: Ptr<u32>,
+    /// Number of requests.
+    pub requests: usize,
+    /// Most rows of a request.
+    pub longest: usize,
+}
+
+/// Buffers of an encoder block.
+#[derive(Debug)]
+pub struct EncoderScratch {
+    qkv: Buffer<bf16>,
+    attended: Buffer<bf16>,
+    hidden: Buffer<bf16>,
+}
+
+impl EncoderScratch {
+    /// Room for `rows` rows.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`].
+    pub fn new(stream: &Arc<dyn Stream>, rows: usize, shape: Shape) -> Result<Self, DeviceError> {
+        Ok(Self {
+            qkv: Buffer::new(stream, rows * 3 * shape.d)?,
+            attended: Buffer::new(stream, rows * shape.d)?,
+            hidden: Buffer::new(stream, rows * shape.ffn)?,
+        })
+    }
+
+    /// Bytes on the device.
+    pub fn bytes(&self) -> usize {
+        self.qkv.bytes() + self.attended.bytes() + self.hidden.bytes()
+    }
+}
+
+impl EncoderBlock {
+    /// Uploads `{prefix}.attn_norm`, `{prefix}.attn.*`, `{prefix}.ffn_norm`, `{prefix}.ffn.*`.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`].
+    pub fn load(upload: Upload, prefix: &str, shape: Shape) -> Result<Self, DeviceError> {
+        Ok(Self {
+            attn: SelfAttention::load(upload, prefix, "attn", shape)?,
+            ffn: FeedForward::load(upload, prefix, shape)?,
+        })
+    }
+
+    /// Runs the block on the rows of several requests.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    pub fn run(
+        &self,
+        stream: &dyn Stream,
+        rows: Rows,
+        ragged: Ragged,
+        scratch: &mut EncoderScratch,
+    ) -> Result<(), DeviceError> {
+        let Rows { shape, x, m, .. } = rows;
+        let EncoderScratch { qkv, attended, hidden } = scratch;
+        let positions = Positions::Each(ragged.positions);
+        self.attn.project(stream, rows, positions, Projected::Bf16(qkv.ptr_mut()))?;
+        let Ragged { offsets, requests, longest, .. } = ragged;
+        let (heads, head_size) = (shape.heads, shape.head_size());
+        attention(stream, qkv.ptr(), offsets, requests, longest, heads, head_size, attended.ptr_mut())?;
+        self.attn.out.multiply(stream, attended.ptr(), m, Output::Add(x))?;
+        self.ffn.run(stream, shape, x, m, hidden)
+    }
+
+    /// Bytes on the device.
+    pub fn bytes(&self) -> usize {
+        self.attn.bytes() + self.ffn.bytes()
+    }
+}
+
+/// A block of the POI decoder, or the creative decoder's one block, without the keys and values that it has of the
+/// encoder's output.
+#[derive(Debug)]
+pub struct DecoderBlock {
+    self_attn: SelfAttention,
+    cross_norm: Buffer<f32>,
+    cross_q: Matrix,
+    cross_out: Matrix,
+    ffn: FeedForward,
+}
+
+/// What a decoder block reads besides its rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// Requests, rows of each, and the keys of the one with most.
+    pub beams: Beams,
+    /// The block's keys and values of its own positions.
+    pub cache: SelfCache,
+    /// The block's keys and values of the encoder's output.
+    pub cross: CrossKeys,
+}
+
+/// Buffers of a decoder block.
+#[derive(Debug)]
+pub struct DecoderScratch {
+    qkv: Buffer<f32>,
+    q: Buffer<bf16>,
+    attended: Buffer<bf16>,
+    hidden: Buffer<bf16>,
+    cross: BeamScratch,
+}
+
+impl DecoderScratch {
+    /// Room for batches of up to `beams`.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`].
+    pub fn new(stream: &Arc<dyn Stream>, beams: Beams, shape: Shape) -> Result<Self, DeviceError> {
+        let rows = beams.requests * beams.beams;
+        Ok(Self {
+            qkv: Buffer::new(stream, rows * 3 * shape.d)?,
+            q: Buffer::new(stream, rows * shape.d)?,
+            attended: Buffer::new(stream, rows * shape.d)?,
+            hidden: Buffer::new(stream, rows * shape.ffn)?,
+            cross: BeamScratch::new(stream, beams)?,
+        })
+    }
+
+    /// Bytes on the device.
+    pub fn bytes(&self) -> usize {
+        let rows = self.q.bytes() + self.attended.bytes() + self.hidden.bytes();
+        self.qkv.bytes() + rows + self.cross.bytes()
+    }
+}
+
+impl DecoderBlock {
+    /// Uploads `{prefix}.self_attn*`, `{prefix}.cross_attn*` but for keys and values, `{prefix}.ffn*`.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`].
+    pub fn load(upload: Upload, prefix: &str, shape: Shape) -> Result<Self, DeviceError> {
+        let cross = |p: &str| [format!("{prefix}.cross_attn.{p}_proj.weight")];
+        Ok(Self {
+            self_attn: SelfAttention::load(upload, prefix, "self_attn", shape)?,
+            cross_norm: upload.vector(&format!("{prefix}.cross_attn_norm.weight"))?,
+            cross_q: upload.matrix(&cross("q"), shape.d)?,
+            cross_out: upload.matrix(&cross("o"), shape.d)?,
+            ffn: FeedForward::load(upload, prefix, shape)?,
+        })
+    }
+
+    /// Runs the block on rows that all stand at the newest position of the cache.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    pub fn run(
+        &self,
+        stream: &dyn Stream,
+        rows: Rows,
+        context: Context,
+        scratch: &mut DecoderScratch,
+    ) -> Result<(), DeviceError> {
+        let Rows { shape, x, m, .. } = rows;
+        let Context { beams, cache, cross } = context;
+        let DecoderScratch { qkv, q, attended, hidden, cross: scratch } = scratch;
+        let positions = Positions::All(cache.newest);
+        self.self_attn.project(stream, rows, positions, Projected::F32(qkv.ptr_mut()))?;
+        let sizes =
+            DecoderRows { rows: m, beams: beams.beams, heads: shape.heads, head_size: shape.head_size() };
+        beam_self_attention(stream, sizes, qkv.ptr(), cache, attended.ptr_mut())?;
+        self.self_attn.out.multiply(stream, attended.ptr(), m, Output::Add(x))?;
+        let normed = normed(shape, x, &self.cross_norm, m);
+        let to = Projected::Bf16(q.ptr_mut());
+        norm_linear(stream, normed, self.cross_q.ptr(), shape.d, None, PtrMut::NULL, to)?;
+        beam_attention(stream, beams, q.ptr(), cross, scratch, attended.ptr_mut())?;
+        self.cross_out.multiply(stream, attended.ptr(), m, Output::Add(x))?;
+        self.ffn.run(stream, shape, x, m, hidden)
+    }
+
+    /// Bytes on the device.
+    pub fn bytes(&self) -> usize {
+        let cross = self.cross_norm.bytes() + self.cross_q.bytes() + self.cross_out.bytes();
+        self.self_attn.bytes() + cross + self.ffn.bytes()
+    }
+}

@@ -1,0 +1,100 @@
+//! A model's weights on a device.
+
+use std::sync::Arc;
+
+use half::bf16;
+
+use super::creative::CreativeDecoder;
+use super::decoder::Decoder;
+use super::encoder::Encoder;
+use super::launch::{Buffer, Stream};
+use super::payment::PaymentNetwork;
+use super::reward::RewardModel;
+use super::weights::Upload;
+use crate::error::DeviceError;
+use crate::model::blocks::Shape;
+use crate::model::config::ModelConfig;
+use crate::model::rotary;
+use crate::model::weights::Weights;
+
+/// A model on a device: the encoder's and the decoders' matrices and embeddings in bf16, all else in f32.
+#[derive(Debug)]
+pub struct DeviceModel {
+    /// Sizes and constants.
+    pub config: ModelConfig,
+    /// Shape of the encoder's and the decoders' blocks.
+    pub shape: Shape,
+    /// `embed.weight`, [V, d].
+    pub table: Buffer<bf16>,
+    /// Rotary table, [positions, head_size].
+    pub angles: Buffer<f32>,
+    /// Encoder.
+    pub encoder: Encoder,
+    /// POI decoder.
+    pub decoder: Decoder,
+    /// Creative decoder.
+    pub creative: CreativeDecoder,
+    /// Reward model.
+    pub reward: RewardModel,
+    /// Payment network.
+    pub payment: PaymentNetwork,
+}
+
+impl DeviceModel {
+    /// Uploads `weights`, the tensors of a model of `config`.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`]; [`DeviceError::Unsupported`] where the kernels do not take the model's sizes.
+    pub fn load(
+        stream: &Arc<dyn Stream>,
+        config: &ModelConfig,
+        weights: &Weights,
+    ) -> Result<Self, DeviceError> {
+        check_sizes(stream.as_ref(), config)?;
+        let upload = Upload { stream, weights };
+        let shape = Shape::of(config);
+        let table: Vec<bf16> = weights.f32("embed.weight").iter().map(|&x| bf16::from_f32(x)).collect();
+        Ok(Self {
+            shape,
+            table: Buffer::from_slice(stream, &table)?,
+            angles: Buffer::from_slice(stream, rotary(config).table())?,
+            encoder: Encoder::load(upload, config, shape)?,
+            decoder: Decoder::load(upload, config, shape)?,
+            creative: CreativeDecoder::load(upload, config, shape)?,
+            reward: RewardModel::load(stream, config, weights)?,
+            payment: PaymentNetwork::load(stream, config, weights)?,
+            config: config.clone(),
+        })
+    }
+
+    /// Bytes of the weights on the device.
+    pub fn bytes(&self) -> usize {
+        let tables = self.table.bytes() + self.angles.bytes();
+        let stages = self.encoder.bytes() + self.decoder.bytes() + self.creative.bytes();
+        tables + stages + self.reward.bytes() + self.payment.bytes()
+    }
+}
+
+/// Refuses what the kernels do not take.
+fn check_sizes(stream: &dyn Stream, config: &ModelConfig) -> Result<(), DeviceError> {
+    let refuse = |key: &'static str, value: usize, expected: &'static str| DeviceError::Unsupported {
+        device: stream.describe(),
+        key,
+        value,
+        expected,
+    };
+    let head_size = config.hidden_size / config.num_heads;
+    if ![32, 64, 128].contains(&head_size) {
+        return Err(refuse("hidden_size / num_heads", head_size, "32, 64 or 128"));
+    }
+    if config.hidden_size > 1024 {
+        return Err(refuse("hidden_size", config.hidden_size, "at most 1024"));
+    }
+    if !config.ffn_size.is_multiple_of(16) {
+        return Err(refuse("ffn_size", config.ffn_size, "a multiple of 16"));
+    }
+    if config.list_len > 32 {
+        return Err(refuse("list_len", config.list_len, "at most 32"));
+    }
+    Ok(())
+}

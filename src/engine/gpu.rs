@@ -1,0 +1,75 @@
+//! The GPU backend: a model on a device, and one workspace per stream. Requests run in batches.
+
+use super::gpu_batch::{Batch, GpuWorkspace};
+use super::task::{Context, Task};
+use super::workspace::WorkspacePool;
+use crate::cuda::model::DeviceModel;
+use crate::error::{DeviceError, RequestError, RequestErrorKind};
+use crate::request::Request;
+use crate::response::{Response, Timings};
+
+/// A model on a GPU.
+pub(super) struct GpuBackend {
+    pub model: DeviceModel,
+    pub workspaces: WorkspacePool<GpuWorkspace>,
+    /// Most requests of a batch.
+    pub batch: usize,
+}
+
+type Answer = Result<Response, RequestError>;
+
+impl GpuBackend {
+    /// Answers `requests`. A response does not depend on the batch that its request ran in.
+    pub fn allocate(&self, context: Context, requests: &[Request]) -> Vec<Answer> {
+        let mut loan = self.workspaces.lend(1);
+        let workspace = &mut loan.workspaces[0];
+        requests.chunks(self.batch).flat_map(|chunk| self.run(workspace, context, chunk)).collect()
+    }
+
+    /// Answers a batch.
+    fn run(&self, workspace: &mut GpuWorkspace, context: Context, requests: &[Request]) -> Vec<Answer> {
+        let _span = tracing::debug_span!("allocate", requests = requests.len()).entered();
+        let mut answers: Vec<Option<Answer>> = requests.iter().map(|_| None).collect();
+        let (mut tasks, mut places, mut resolved) = (Vec::new(), Vec::new(), Vec::new());
+        for (request, answer) in requests.iter().zip(&mut answers) {
+            let mut timings = Timings::default();
+            match Task::new(context, request, &mut timings) {
+                Err(error) => *answer = Some(Err(error)),
+                Ok(task) => {
+                    tasks.push(task);
+                    places.push(answer);
+                    resolved.push(timings);
+                }
+            }
+        }
+        let mut stages = Timings::default();
+        let parts: Vec<_> = tasks.iter().map(|task| (task, None)).collect();
+        let generated =
+            match self.batch(context.report.trace, context).generate(workspace, &parts, &mut stages) {
+                Ok(generated) => generated,
+                Err(error) => tasks.iter().map(|_| Err(device_failed(&error))).collect(),
+            };
+        let mut again = |task: &Task, item, timings: &mut Timings| {
+            let lists = self.batch(false, context).generate(workspace, &[(task, Some(item))], timings);
+            // One list for the one task.
+            lists.map_err(|error| device_failed(&error))?.remove(0)
+        };
+        for (((task, generated), place), resolved) in
+            tasks.into_iter().zip(generated).zip(places).zip(resolved)
+        {
+            let timings = Timings { resolve_us: resolved.resolve_us, ..stages.clone() };
+            *place = Some(generated.and_then(|generated| task.respond(generated, &mut again, timings)));
+        }
+        // Every place is filled: by an error above, or by its task.
+        answers.into_iter().flatten().collect()
+    }
+
+    fn batch(&self, trace: bool, context: Context) -> Batch<'_> {
+        Batch { model: &self.model, trace, timed: context.report.timings }
+    }
+}
+
+/// What becomes of a request whose batch the device did not finish.
+fn device_failed(error: &DeviceError) -> RequestError {
+    RequestError::new(RequestErrorKind::Device, "device", error.to_string())
+}

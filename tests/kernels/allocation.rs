@@ -1,0 +1,184 @@
+//! Whole allocations: the engine's GPU path, from requests to responses, against its CPU path with
+//! the same rounding of operands.
+
+use std::sync::Arc;
+
+use bidslate::cpu::Precision;
+use bidslate::cuda::launch::Stream;
+use bidslate::engine::{Engine, Limits, Report};
+use bidslate::error::RequestError;
+use bidslate::model::config::ModelConfig;
+use bidslate::model::weights::WeightType;
+use bidslate::request::{PaymentRule, Request};
+use bidslate::response::Response;
+use rand::RngExt;
+
+use crate::streams::streams;
+use crate::world::{self, World};
+
+type Answer = Result<Response, RequestError>;
+
+/// Requests of a batch on the emulated device.
+const BATCH: usize = 5;
+
+/// A tiny world whose weights are bf16, so that both devices start from the same numbers.
+fn world(rng: &mut rand_xoshiro::Xoshiro256PlusPlus) -> World {
+    let heads = [1, 2][rng.random_range(0..2)];
+    let config = ModelConfig {
+        num_heads: heads,
+        list_len: 3,
+        codebook_size: rng.random_range(5..=70),
+        creative_code_layers: rng.random_range(1..=3),
+        poi_code_layers: rng.random_range(1..=3),
+        ..world::config()
+    };
+    let items = rng.random_range(2..=60);
+    World::with_weights(config, items, rng.random(), WeightType::BF16)
+}
+
+fn limits(world: &World, batch: usize) -> Limits {
+    Limits {
+        batch,
+        history: world.config.history_len,
+        beams: 20,
+        candidates: 100,
+        slots: world.config.list_len,
+    }
+}
+
+fn cpu(world: &World) -> Engine {
+    let builder = Engine::builder().model(world.path()).threads(1).precision(Precision::Bf16);
+    builder.limits(limits(world, 1)).build().unwrap()
+}
+
+fn gpu(world: &World, stream: &Arc<dyn Stream>) -> Engine {
+    let builder = Engine::builder().model(world.path()).streams(vec![stream.clone()]);
+    builder.limits(limits(world, BATCH)).build().unwrap()
+}
+
+/// What a list shows: items and creatives by slot.
+fn list(response: &Response) -> Vec<(u64, u64)> {
+    response.slots.iter().map(|slot| (slot.item, slot.creative)).collect()
+}
+
+/// How answers of the two devices compare.
+#[derive(Debug, Default)]
+struct Tally {
+    requests: usize,
+    refused: usize,
+    /// Requests for which both devices show the same list.
+    same: usize,
+    /// Largest share of its reward by which a list that only one device chose falls short.
+    worst_gap: f64,
+}
+
+impl Tally {
+    fn add(&mut self, request: &Request, cpu: &Answer, gpu: &Answer) {
+        self.requests += 1;
+        match (cpu, gpu) {
+            (Err(cpu), Err(gpu)) => {
+                self.refused += 1;
+                assert_eq!(cpu, gpu);
+            }
+            (Ok(cpu), Ok(gpu)) if list(cpu) == list(gpu) => {
+                self.same += 1;
+                compare(request, cpu, gpu);
+            }
+            (Ok(cpu), Ok(gpu)) => {
+                assert_eq!((&cpu.id, cpu.catalog_version), (&gpu.id, gpu.catalog_version));
+                let gap = (cpu.reward - gpu.reward).abs() / cpu.reward.abs().max(1e-6);
+                self.worst_gap = self.worst_gap.max(gap);
+            }
+            _ => panic!("{request:?}\n  CPU {cpu:?}\n  GPU {gpu:?}"),
+        }
+    }
+}
+
+/// Holds the figures of the same list to one another.
+fn compare(request: &Request, cpu: &Response, gpu: &Response) {
+    let near = |a: f64, b: f64, what: &str| {
+        assert!((a - b).abs() <= 0.1 * a.abs().max(b.abs()) + 1e-3, "{what}: {a} on the CPU, {b} on the GPU");
+    };
+    assert_eq!((&cpu.id, cpu.catalog_version, cpu.lists), (&gpu.id, gpu.catalog_version, gpu.lists));
+    assert_eq!(cpu.rejected, gpu.rejected);
+    near(cpu.reward, gpu.reward, "reward");
+    near(cpu.log_prob, gpu.log_prob, "log_prob");
+    for (cpu, gpu) in cpu.slots.iter().zip(&gpu.slots) {
+        assert_eq!((cpu.kind, cpu.bid_micros), (gpu.kind, gpu.bid_micros));
+        near(cpu.pctr_poi, gpu.pctr_poi, "pctr_poi");
+        near(cpu.pctr_creative, gpu.pctr_creative, "pctr_creative");
+        near(cpu.pcvr, gpu.pcvr, "pcvr");
+        near(cpu.z, gpu.z, "z");
+        // The other rules divide differences of nearly equal numbers.
+        if request.payment == PaymentRule::Network {
+            near(cpu.rate, gpu.rate, "rate");
+        }
+        assert!(gpu.payment_micros <= gpu.bid_micros);
+    }
+}
+
+fn agree(stream: &Arc<dyn Stream>, worlds: usize, requests: usize) {
+    let mut rng = world::rng(&stream.describe());
+    let mut tally = Tally::default();
+    for _ in 0..worlds {
+        let world = world(&mut rng);
+        let requests = world.requests(requests, &mut rng);
+        let cpu = cpu(&world).allocate(&requests);
+        let gpu = gpu(&world, stream).allocate(&requests);
+        for ((request, cpu), gpu) in requests.iter().zip(&cpu).zip(&gpu) {
+            tally.add(request, cpu, gpu);
+        }
+    }
+    println!("{tally:?}");
+    let answered = tally.requests - tally.refused;
+    assert!(tally.same * 100 >= answered * 95, "{tally:?}");
+}
+
+#[test]
+fn the_gpu_shows_the_lists_of_the_cpu() {
+    agree(&streams()[0], 16, 15);
+}
+
+/// The last of the streams is the one that checks every access.
+#[test]
+fn the_checked_gpu_shows_the_lists_of_the_cpu() {
+    agree(streams().last().unwrap(), 3, 10);
+}
+
+#[test]
+fn a_response_does_not_depend_on_its_batch() {
+    let mut rng = world::rng("a_response_does_not_depend_on_its_batch");
+    let world = world(&mut rng);
+    let engine = gpu(&world, &streams()[0]);
+    let requests = world.requests(2 * BATCH + 1, &mut rng);
+    let together = engine.allocate(&requests);
+    for (request, together) in requests.iter().zip(together) {
+        assert_eq!(engine.allocate(std::slice::from_ref(request)).remove(0), together);
+    }
+}
+
+#[test]
+fn a_trace_holds_what_the_cpus_holds() {
+    let mut rng = world::rng("a_trace_holds_what_the_cpus_holds");
+    let world = world(&mut rng);
+    let report = Report { trace: true, timings: true, quotes: true };
+    let requests = world.requests(BATCH + 1, &mut rng);
+    let cpu = cpu(&world).allocate_with(&requests, report);
+    let gpu = gpu(&world, &streams()[0]).allocate_with(&requests, report);
+    for (cpu, gpu) in cpu.into_iter().zip(gpu) {
+        let (Ok(cpu), Ok(gpu)) = (cpu, gpu) else { continue };
+        assert!(gpu.timings.is_some() && gpu.quotes.is_some());
+        let same = list(&cpu) == list(&gpu);
+        let (cpu, gpu) = (cpu.trace.unwrap(), gpu.trace.unwrap());
+        let near = |a: &[f32], b: &[f32]| {
+            assert_eq!(a.len(), b.len());
+            a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 0.05 * (1.0 + a.abs()))
+        };
+        assert!(near(&cpu.encoder, &gpu.encoder));
+        if same {
+            assert!(near(&cpu.poi_logits, &gpu.poi_logits));
+            assert!(near(&cpu.reward_features, &gpu.reward_features));
+            assert_eq!(cpu.items.len(), gpu.items.len());
+        }
+    }
+}
