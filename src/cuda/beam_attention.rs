@@ -51,10 +51,10 @@ crate::kernels! {
 }
 
 /// Keys of a block.
-const CHUNK: usize = 256;
+pub const CHUNK: usize = 256;
 
 /// Sizes of a batch of beams.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Beams {
     /// Requests.
     pub requests: usize,

@@ -30,10 +30,10 @@ pub struct Decoder {
 #[derive(Debug)]
 pub struct DecoderState {
     x: Buffer<f32>,
-    /// Of each block, [positions][rows][d].
+    /// Of each block, `[positions][rows][d]`.
     keys: Vec<Buffer<f32>>,
     values: Vec<Buffer<f32>>,
-    /// Final hidden states h_t, [position][rows][d].
+    /// Final hidden states h_t, `[position][rows][d]`.
     pub hidden: Buffer<f32>,
     /// The newest logits, [rows, W].
     pub logits: Buffer<f32>,

@@ -96,7 +96,7 @@ impl EngineBuilder {
 
     /// The largest requests to make room for. Unless given: as many at a time as there are threads, the model's
     /// `history_len` and `list_len`, 256 beams (or the model's, if that is more), and a million candidates; on a GPU
-    /// batches of 16 and the model's beams.
+    /// batches of 16, the model's beams and 65,536 candidates.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
@@ -132,8 +132,8 @@ impl EngineBuilder {
         let (config, weights) = model::open(&dir)?;
         let limits = match self.limits {
             Some(limits) => check(limits, &config)?,
-            None if streams.is_some() => default_limits(&config, GPU_BATCH, config.beam_width),
-            None => default_limits(&config, threads, config.beam_width.max(256)),
+            None if streams.is_some() => default_limits(&config, GPU_BATCH, config.beam_width, 1 << 16),
+            None => default_limits(&config, threads, config.beam_width.max(256), 1_000_000),
         };
         if streams.is_some() {
             check_gpu(&limits, &config)?;
@@ -145,7 +145,7 @@ impl EngineBuilder {
         };
         let (origin, loading) = (weights.origin().map(String::from), weights.bytes());
         let (backend, weights, workspaces) = match streams {
-            Some(streams) => gpu(&streams, &config, &weights, &limits)?,
+            Some(streams) => gpu(&streams, &config, &weights, &limits, &catalog)?,
             None => {
                 let precision = self.precision.unwrap_or(Precision::F32);
                 // The mapped weights are given back before the workspaces are made.
@@ -186,11 +186,13 @@ fn gpu(
     config: &ModelConfig,
     weights: &Weights,
     limits: &Limits,
+    catalog: &Catalog,
 ) -> Result<Built, BuildError> {
+    let snapshot = catalog.snapshot();
     let model = DeviceModel::load(&streams[0], config, weights)?;
     let workspaces = streams
         .iter()
-        .map(|stream| GpuWorkspace::new(stream, &model, limits))
+        .map(|stream| GpuWorkspace::new(stream, &model, limits, &snapshot))
         .collect::<Result<Vec<_>, _>>()?;
     // What the first stream uploaded is read by all.
     streams[0].synchronize()?;
@@ -215,8 +217,8 @@ fn thread_pool(threads: usize) -> Result<rayon::ThreadPool, rayon::ThreadPoolBui
     rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("bidslate-{i}")).build()
 }
 
-fn default_limits(config: &ModelConfig, batch: usize, beams: usize) -> Limits {
-    Limits { batch, history: config.history_len, beams, candidates: 1_000_000, slots: config.list_len }
+fn default_limits(config: &ModelConfig, batch: usize, beams: usize, candidates: usize) -> Limits {
+    Limits { batch, history: config.history_len, beams, candidates, slots: config.list_len }
 }
 
 fn check(limits: Limits, config: &ModelConfig) -> Result<Limits, BuildError> {

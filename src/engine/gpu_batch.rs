@@ -8,11 +8,11 @@ use super::creatives::{Decision, Decisions};
 use super::task::{Context, Generated, Task, Tensors, is_finite, slot_values};
 use super::{Limits, micros_since};
 use crate::catalog::{ItemKind, Snapshot};
-use crate::cuda::beam_attention::Beams;
+use crate::cuda::beam_attention::{Beams, CHUNK};
 use crate::cuda::creative::{CreativeState, Job, Sources};
 use crate::cuda::decoder::{DecoderState, Step};
 use crate::cuda::encoder::EncoderState;
-use crate::cuda::launch::Stream;
+use crate::cuda::launch::{Graph, Stream};
 use crate::cuda::model::DeviceModel;
 use crate::cuda::reward_choice::multipliers;
 use crate::cuda::scoring::{ListsInput, Scored, ScoringState};
@@ -24,17 +24,40 @@ use crate::response::Timings;
 
 /// The buffers of a batch, all in the memory of one device, and the stream that works on them.
 pub(super) struct GpuWorkspace {
+    /// Recorded decode loops. They use the buffers below, and go before them.
+    loops: HashMap<Loop, Box<dyn Graph>>,
     stream: Arc<dyn Stream>,
     encoder: EncoderState,
     search: Search,
     decoder: DecoderState,
     creative: CreativeState,
     scoring: ScoringState,
+    most_beams: usize,
 }
 
+/// What a recorded decode loop was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Loop {
+    beams: Beams,
+    steps: usize,
+    /// See [`Search::moves`].
+    moves: u64,
+}
+
+/// Decode loops that are kept: one for each shape of batches.
+const MOST_LOOPS: usize = 64;
+
+/// Rows of a request are a multiple of this, so that similar widths share a loop.
+const ROWS_STEP: usize = 16;
+
 impl GpuWorkspace {
-    /// Room for batches of requests within `limits`.
-    pub fn new(stream: &Arc<dyn Stream>, model: &DeviceModel, limits: &Limits) -> Result<Self, DeviceError> {
+    /// Room for batches of requests within `limits`, and the ads of `snapshot`.
+    pub fn new(
+        stream: &Arc<dyn Stream>,
+        model: &DeviceModel,
+        limits: &Limits,
+        snapshot: &Snapshot,
+    ) -> Result<Self, DeviceError> {
         let config = &model.config;
         let Limits { batch, history, beams, candidates, slots } = *limits;
         let tokens = config.history_tokens(history);
@@ -47,10 +70,14 @@ impl GpuWorkspace {
             head_size: model.shape.head_size(),
             most_keys: tokens,
         };
-        let search = SearchLimits { requests: batch, beams, slots, candidates };
+        let limits = SearchLimits { requests: batch, beams, slots, candidates };
+        let mut search = Search::new(stream, limits, config.poi_code_layers, config.codebook_size)?;
+        search.hold_all(snapshot)?;
         Ok(Self {
+            loops: HashMap::new(),
+            most_beams: beams,
             encoder: model.encoder.state(stream, batch, tokens, features)?,
-            search: Search::new(stream, search, config.poi_code_layers, config.codebook_size)?,
+            search,
             decoder: model.decoder.state(stream, config, rows(beams), positions)?,
             creative: model.creative.state(stream, config, rows(beams * slots))?,
             scoring: ScoringState::new(stream, model, batch, beams, slots)?,
@@ -107,7 +134,7 @@ impl Batch<'_> {
             self.model.encoder.run(&*ws.stream, config, table, angles, &histories, &mut ws.encoder)
         })?;
         let mut log = self.trace.then(LogitsLog::new);
-        let beams = self.beams(parts);
+        let beams = self.beams(parts, ws.most_beams);
         let lists = self.stage(ws, &mut timings.search_us, |ws| {
             self.search(ws, parts, beams, log.as_mut())?;
             ws.search.finish()?;
@@ -157,29 +184,30 @@ impl Batch<'_> {
         Ok(out)
     }
 
-    /// The rows of a decode step.
-    fn beams(&self, parts: &[Part]) -> Beams {
+    /// The rows of a decode step. Rows and keys are rounded up, to few shapes; what a request gets does not depend on
+    /// them.
+    fn beams(&self, parts: &[Part], most: usize) -> Beams {
         let widths = parts.iter().map(|(task, _)| task.resolved.rules.beam_width);
+        let widest = widths.max().unwrap_or(1);
         let tokens = parts.iter().map(|(task, _)| task.resolved.history.behaviors.len()).max().unwrap_or(0);
         Beams {
             requests: parts.len(),
-            beams: widths.max().unwrap_or(1),
+            beams: widest.next_multiple_of(ROWS_STEP).min(most),
             heads: self.model.shape.heads,
             head_size: self.model.shape.head_size(),
-            most_keys: self.model.config.history_tokens(tokens),
+            most_keys: self.model.config.history_tokens(tokens).next_multiple_of(CHUNK),
         }
     }
 
-    /// Runs the search from end to end: every position, and the one after the last code, whose hidden states the
-    /// creatives of the last slot are chosen by.
+    /// Runs the search from end to end. The loop over its positions is recorded when a shape of batches is first seen,
+    /// and enqueued as one from then on.
     fn search(
         &self,
         ws: &mut GpuWorkspace,
         parts: &[Part],
         beams: Beams,
-        mut log: Option<&mut LogitsLog>,
+        log: Option<&mut LogitsLog>,
     ) -> Result<(), DeviceError> {
-        let config = &self.model.config;
         let organic: Vec<Vec<u32>> = parts
             .iter()
             .map(|(task, excluded)| {
@@ -200,7 +228,33 @@ impl Batch<'_> {
             .collect();
         ws.search.begin(&requests, beams.beams)?;
         let slots = parts.iter().map(|(task, _)| task.resolved.rules.list_len).max().unwrap_or(0);
-        let steps = slots * config.poi_code_layers;
+        let steps = slots * self.model.config.poi_code_layers;
+        // What is read between the steps cannot be recorded.
+        if log.is_some() {
+            return self.decode(ws, beams, steps, log);
+        }
+        let key = Loop { beams, steps, moves: ws.search.moves() };
+        if !ws.loops.contains_key(&key) {
+            if ws.loops.len() == MOST_LOOPS {
+                ws.loops.clear();
+            }
+            let stream = ws.stream.clone();
+            let recorded = stream.capture(&mut || self.decode(ws, beams, steps, None))?;
+            ws.loops.insert(key, recorded);
+        }
+        ws.loops.get(&key).map_or(Ok(()), |recorded| recorded.launch())
+    }
+
+    /// Every position of the search, and the one after the last code, whose hidden states the creatives of the last
+    /// slot are chosen by: launches alone, unless there is a log to be kept.
+    fn decode(
+        &self,
+        ws: &mut GpuWorkspace,
+        beams: Beams,
+        steps: usize,
+        mut log: Option<&mut LogitsLog>,
+    ) -> Result<(), DeviceError> {
+        let config = &self.model.config;
         for position in 0..=steps {
             let step = Step {
                 beams,

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
+use bidslate::catalog::{ItemKind, Update};
 use bidslate::cpu::Precision;
 use bidslate::cuda::launch::Stream;
 use bidslate::engine::{Engine, Limits, Report};
 use bidslate::error::RequestError;
 use bidslate::model::config::ModelConfig;
 use bidslate::model::weights::WeightType;
-use bidslate::request::{PaymentRule, Request};
+use bidslate::money::Micros;
+use bidslate::request::{Candidates, PaymentRule, Request};
 use bidslate::response::Response;
 use rand::RngExt;
 
@@ -155,6 +157,31 @@ fn a_response_does_not_depend_on_its_batch() {
     for (request, together) in requests.iter().zip(together) {
         assert_eq!(engine.allocate(std::slice::from_ref(request)).remove(0), together);
     }
+}
+
+#[test]
+fn updates_between_batches_are_seen() {
+    let mut rng = world::rng("updates_between_batches_are_seen");
+    let world = world(&mut rng);
+    let (cpu, gpu) = (cpu(&world), gpu(&world, &streams()[0]));
+    let mut tally = Tally::default();
+    for _ in 0..4 {
+        let update = |(&item, &kind): (&u64, &ItemKind)| match kind {
+            ItemKind::Ad if rng.random_bool(0.6) => {
+                Update::Bid { item, bid: Micros(rng.random_range(0..5_000_000)) }
+            }
+            _ => Update::Active { item, active: rng.random_bool(0.8) },
+        };
+        let updates: Vec<Update> = world.catalog.ids.iter().zip(&world.catalog.kinds).map(update).collect();
+        assert_eq!(cpu.catalog().apply(&updates).unwrap(), gpu.catalog().apply(&updates).unwrap());
+        let mut requests = world.requests(BATCH, &mut rng);
+        requests.iter_mut().for_each(|request| request.candidates = Candidates::All);
+        let answers = cpu.allocate(&requests).into_iter().zip(gpu.allocate(&requests));
+        for (request, (cpu, gpu)) in requests.iter().zip(answers) {
+            tally.add(request, &cpu, &gpu);
+        }
+    }
+    assert!(tally.same + tally.refused + 2 >= tally.requests, "{tally:?}");
 }
 
 #[test]

@@ -52,6 +52,8 @@ pub(super) struct Forest {
 pub(super) struct Tables {
     stream: Arc<dyn Stream>,
     layers: usize,
+    /// How often the tables moved.
+    moves: u64,
     /// `[nodes, NODE_WORDS]`
     pub nodes: Buffer<u32>,
     /// `[nodes, BID_WORDS]`
@@ -135,6 +137,11 @@ impl Forest {
         &self.tables
     }
 
+    /// How often the tables moved in device memory.
+    pub(super) fn moves(&self) -> u64 {
+        self.tables.moves
+    }
+
     /// Device memory it holds.
     pub(super) fn bytes(&self) -> usize {
         self.tables.bytes() + self.touched.bytes() + self.new_bids.bytes()
@@ -164,7 +171,7 @@ impl Forest {
     }
 
     /// The tree of all ads of `snapshot`: made on first use and when ads were added, else only brought up to date.
-    fn hold_catalog(&mut self, snapshot: &Snapshot) -> Result<Tree, DeviceError> {
+    pub(super) fn hold_catalog(&mut self, snapshot: &Snapshot) -> Result<Tree, DeviceError> {
         // Where a call fails half-way, nothing is held.
         let held = self.catalog.take();
         let changes = held.and_then(|held| Some((held.tree, snapshot.changed_bids(&held.snapshot)?)));
@@ -214,6 +221,7 @@ impl Tables {
         Ok(Self {
             stream: stream.clone(),
             layers,
+            moves: 0,
             nodes: Buffer::new(stream, nodes * NODE_WORDS)?,
             bids: Buffer::new(stream, nodes * BID_WORDS)?,
             ads: Buffer::new(stream, ads * AD_WORDS)?,
@@ -241,9 +249,10 @@ impl Tables {
         }
         // The old tables go first: of a large catalog two may not fit. A little more than asked for, so that a
         // growing catalog does not move with every ad.
-        let stream = self.stream.clone();
-        *self = Self::new(&stream, self.layers, 0, 0)?;
-        *self = Self::new(&stream, self.layers, nodes + region.nodes / 8, ads + region.ads / 8)?;
+        let (stream, moves) = (self.stream.clone(), self.moves + 1);
+        *self = Self { moves, ..Self::new(&stream, self.layers, 0, 0)? };
+        let tables = Self::new(&stream, self.layers, nodes + region.nodes / 8, ads + region.ads / 8)?;
+        *self = Self { moves, ..tables };
         Ok(())
     }
 

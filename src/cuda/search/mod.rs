@@ -140,6 +140,20 @@ impl Search {
         self.forest.bytes() + self.tables.bytes()
     }
 
+    /// Holds all ads of a snapshot, so that the first request that asks for them does not wait, and no memory is
+    /// allocated for them then.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`], [`DeviceError::Failed`].
+    pub fn hold_all(&mut self, snapshot: &Snapshot) -> Result<(), DeviceError> {
+        self.forest.hold_catalog(snapshot).map(|_| ())
+    }
+
+    /// How often its tables moved in device memory: what was recorded before ([`Stream::capture`]) is stale after.
+    pub fn moves(&self) -> u64 {
+        self.forest.moves()
+    }
+
     /// Begins the searches of a batch: uploads what the requests may show and how, and opens one empty beam for each.
     /// `rows` is N, the decoder rows of every request: at least the widest beam.
     ///
