@@ -96,24 +96,25 @@ impl Tally {
     }
 }
 
-/// Holds the figures of the same list to one another.
+/// Holds the figures of the same list to one another. The products of bf16 numbers are summed in different orders, which
+/// moves logits by some thousandths of their size: probabilities of codes by more than what follows from the states alone.
 fn compare(request: &Request, cpu: &Response, gpu: &Response) {
-    let near = |a: f64, b: f64, what: &str| {
-        assert!((a - b).abs() <= 0.1 * a.abs().max(b.abs()) + 1e-3, "{what}: {a} on the CPU, {b} on the GPU");
+    let near = |a: f64, b: f64, tolerance: f64, what: &str| {
+        assert!((a - b).abs() <= tolerance, "{what}: {a} on the CPU, {b} on the GPU");
     };
     assert_eq!((&cpu.id, cpu.catalog_version, cpu.lists), (&gpu.id, gpu.catalog_version, gpu.lists));
     assert_eq!(cpu.rejected, gpu.rejected);
-    near(cpu.reward, gpu.reward, "reward");
-    near(cpu.log_prob, gpu.log_prob, "log_prob");
+    near(cpu.reward, gpu.reward, 0.05 * cpu.reward.abs(), "reward");
+    near(cpu.log_prob, gpu.log_prob, 0.5, "log_prob");
     for (cpu, gpu) in cpu.slots.iter().zip(&gpu.slots) {
         assert_eq!((cpu.kind, cpu.bid_micros), (gpu.kind, gpu.bid_micros));
-        near(cpu.pctr_poi, gpu.pctr_poi, "pctr_poi");
-        near(cpu.pctr_creative, gpu.pctr_creative, "pctr_creative");
-        near(cpu.pcvr, gpu.pcvr, "pcvr");
-        near(cpu.z, gpu.z, "z");
+        near(cpu.pctr_poi, gpu.pctr_poi, 0.05 * cpu.pctr_poi, "pctr_poi");
+        near(cpu.pctr_creative, gpu.pctr_creative, 0.05 * cpu.pctr_creative, "pctr_creative");
+        near(cpu.pcvr, gpu.pcvr, 0.05 * cpu.pcvr, "pcvr");
+        near(cpu.z.ln(), gpu.z.ln(), 0.4, "ln z");
         // The other rules divide differences of nearly equal numbers.
         if request.payment == PaymentRule::Network {
-            near(cpu.rate, gpu.rate, "rate");
+            near(cpu.rate, gpu.rate, 0.1 * cpu.rate + 1e-3, "rate");
         }
         assert!(gpu.payment_micros <= gpu.bid_micros);
     }
@@ -197,14 +198,19 @@ fn a_trace_holds_what_the_cpus_holds() {
         assert!(gpu.timings.is_some() && gpu.quotes.is_some());
         let same = list(&cpu) == list(&gpu);
         let (cpu, gpu) = (cpu.trace.unwrap(), gpu.trace.unwrap());
-        let near = |a: &[f32], b: &[f32]| {
+        // The length of the difference, as a share of the length of the whole.
+        let near = |what: &str, a: &[f32], b: &[f32]| {
             assert_eq!(a.len(), b.len());
-            a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 0.05 * (1.0 + a.abs()))
+            let length =
+                |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let difference = length(&mut a.iter().zip(b).map(|(a, b)| a - b));
+            let whole = length(&mut a.iter().copied());
+            assert!(difference <= 0.02 * whole, "{what} is off by {difference} of {whole}");
         };
-        assert!(near(&cpu.encoder, &gpu.encoder));
+        near("encoder", &cpu.encoder, &gpu.encoder);
         if same {
-            assert!(near(&cpu.poi_logits, &gpu.poi_logits));
-            assert!(near(&cpu.reward_features, &gpu.reward_features));
+            near("poi_logits", &cpu.poi_logits, &gpu.poi_logits);
+            near("reward_features", &cpu.reward_features, &gpu.reward_features);
             assert_eq!(cpu.items.len(), gpu.items.len());
         }
     }
