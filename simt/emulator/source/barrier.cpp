@@ -139,7 +139,11 @@ int barrier_vote(Vote vote, bool predicate, loc_t loc) {
   __builtin_unreachable();
 }
 
-void fence() { current_fiber()->fenced = true; }
+void fence() {
+  Fiber* fiber = current_fiber();
+  fiber->fenced = true;
+  fiber->worker->checker.fence(fiber->worker->warps[fiber->warp].clock, fiber->warp);
+}
 
 void release_after_exit(Worker& worker) {
   for (Barrier& barrier : worker.barriers) {

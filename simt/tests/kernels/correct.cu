@@ -119,6 +119,61 @@ extern "C" __global__ void correct_last_block(const float* in, float* out, unsig
   if (t == 0) *counter = 0;
 }
 
+// The same, but only the thread that counts executes a fence, after the barrier. Grid 4.
+extern "C" __global__ void correct_last_block_one_fence(const float* in, float* out,
+                                                        unsigned* counter) {
+  __shared__ bool last;
+  unsigned t = threadIdx.x;
+  float* partial = out + 64;
+  partial[blockIdx.x * 64 + t] = in[t] * float(blockIdx.x + 1);
+  __syncthreads();
+  if (t == 0) {
+    __threadfence();
+    last = atomicAdd(counter, 1u) == gridDim.x - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  if (!last) return;
+  float sum = 0;
+  for (unsigned block = 0; block < gridDim.x; block++) sum += partial[block * 64 + t];
+  out[t] = sum;
+}
+
+// The same with a named barrier: half of what is written is fenced before it, half after. Grid 4.
+extern "C" __global__ void correct_last_block_named_barrier(const float* in, float* out,
+                                                            unsigned* counter) {
+  __shared__ bool last;
+  unsigned t = threadIdx.x;
+  float* partial = out + 64;
+  partial[blockIdx.x * 64 + t] = in[t] * float(blockIdx.x + 1);
+  if (blockIdx.x % 2 == 0) __threadfence();
+  bar_sync(1, 64);
+  if (blockIdx.x % 2 == 1 && t == 0) __threadfence();
+  if (t == 0) last = atomicAdd(counter, 1u) == gridDim.x - 1;
+  bar_sync(1, 64);
+  if (!last) return;
+  float sum = 0;
+  for (unsigned block = 0; block < gridDim.x; block++) sum += partial[block * 64 + t];
+  out[t] = sum;
+}
+
+// Every thread counts for itself, with no barrier before. Grid 4.
+extern "C" __global__ void correct_last_thread(const float* in, float* out, unsigned* counter) {
+  __shared__ unsigned done;
+  unsigned t = threadIdx.x;
+  float* partial = out + 64;
+  if (t == 0) done = 0;
+  __syncthreads();
+  partial[blockIdx.x * 64 + t] = in[t] * float(blockIdx.x + 1);
+  __threadfence();
+  atomicMax(&done, atomicAdd(counter, 1u) + 1);
+  __syncthreads();
+  if (done < gridDim.x * 64) return;
+  float sum = 0;
+  for (unsigned block = 0; block < gridDim.x; block++) sum += partial[block * 64 + t];
+  out[t] = sum;
+}
+
 extern "C" __global__ void correct_warp_scan(const float* in, float* out, unsigned*) {
   __shared__ float s[64];
   unsigned t = threadIdx.x, lane = t % 32;

@@ -95,6 +95,46 @@ extern "C" __global__ void race_last_block_without_fence(float* x) {
   x[128 + t] = sum;
 }
 
+// Nothing orders what the second warp writes before the first one's atomic. Grid 2, block 64;
+// x[255] starts as 0 bits, here and in the next two.
+extern "C" __global__ void race_last_block_without_barrier(float* x) {
+  __shared__ bool last;
+  unsigned t = threadIdx.x;
+  x[blockIdx.x * 64 + t] = 1;  // racy
+  __threadfence();
+  if (t == 0) last = atomicAdd(reinterpret_cast<unsigned*>(&x[255]), 1u) == gridDim.x - 1;
+  __syncthreads();
+  if (!last) return;
+  x[128 + t] = x[t] + x[64 + t];  // racy
+}
+
+// One thread's fence before the barrier says nothing of what the second warp wrote. Grid 2, block
+// 64.
+extern "C" __global__ void race_last_block_fence_of_one(float* x) {
+  __shared__ bool last;
+  unsigned t = threadIdx.x;
+  x[blockIdx.x * 64 + t] = 1;  // racy
+  if (t == 0) __threadfence();
+  __syncthreads();
+  if (t == 0) last = atomicAdd(reinterpret_cast<unsigned*>(&x[255]), 1u) == gridDim.x - 1;
+  __syncthreads();
+  if (!last) return;
+  x[128 + t] = x[t] + x[64 + t];  // racy
+}
+
+// Every thread executes its fence before it writes, not after. Grid 2, block 64.
+extern "C" __global__ void race_last_block_fence_too_early(float* x) {
+  __shared__ bool last;
+  unsigned t = threadIdx.x;
+  __threadfence();
+  x[blockIdx.x * 64 + t] = 1;  // racy
+  __syncthreads();
+  if (t == 0) last = atomicAdd(reinterpret_cast<unsigned*>(&x[255]), 1u) == gridDim.x - 1;
+  __syncthreads();
+  if (!last) return;
+  x[128 + t] = x[t] + x[64 + t];  // racy
+}
+
 // The consumer never says that it is done: the second write meets the first read, or the producer's
 // second arrival takes the place of the consumer, which then waits for ever. Grid 1, block 64.
 extern "C" __global__ void race_named_barrier_one_way(float* x) {

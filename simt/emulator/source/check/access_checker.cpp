@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <mutex>
 
 #include "device_memory.h"
@@ -30,6 +31,11 @@ Time tick() { return process_clock.now.fetch_add(1, std::memory_order_relaxed) +
 bool reads(Access access) { return access != Access::kWrite && access != Access::kAtomicStore; }
 bool writes(Access access) { return access != Access::kRead && access != Access::kAtomicRead; }
 bool is_atomic(Access access) { return access != Access::kRead && access != Access::kWrite; }
+
+// Makes each time the later of the two.
+void take_over(Time (&times)[kMaxWarps], const Time (&others)[kMaxWarps]) {
+  for (unsigned w = 0; w < kMaxWarps; w++) times[w] = std::max(times[w], others[w]);
+}
 
 }  // namespace
 
@@ -63,6 +69,7 @@ void Checker::begin_launch(Worker& worker, const LoadedLibrary& library) {
   library_ = &library;
   launch_begin_ = tick();
   places_.clear();
+  published_.clear();
   dynamic_shared_.begin = reinterpret_cast<uintptr_t>(worker.shared.dynamic_begin);
   dynamic_shared_.bytes = kDynamicCapacity;  // what lies beyond the block's part is kUnallocated
   if (static_capacity_ < worker.shared.static_bytes) {
@@ -81,6 +88,7 @@ void Checker::end_launch() {
 
 void Checker::begin_block(Worker& worker) {
   block_begin_ = tick();
+  std::fill_n(settled_fenced_, kMaxWarps, 0);
   order_block(worker);
   for (unsigned w = 0; w < worker.warp_count; w++) {
     std::fill_n(worker.warps[w].clock.seen, kMaxWarps, block_begin_);
@@ -100,7 +108,10 @@ void Checker::step(Fiber* fiber, uintptr_t instruction) {
 void Checker::order_block(Worker& worker) {
   settled_ = tick();
   Time now = tick();
-  for (unsigned w = 0; w < worker.warp_count; w++) worker.warps[w].clock.now = now;
+  for (unsigned w = 0; w < worker.warp_count; w++) {
+    worker.warps[w].clock.now = now;
+    take_over(settled_fenced_, worker.warps[w].clock.fenced);
+  }
 }
 
 void Checker::order_warp(WarpClock& warp, unsigned index) {
@@ -109,13 +120,22 @@ void Checker::order_warp(WarpClock& warp, unsigned index) {
 }
 
 void Checker::release(WarpClock& warp, unsigned index, ReleaseClock& clock) {
-  for (unsigned w = 0; w < kMaxWarps; w++) clock.seen[w] = std::max(clock.seen[w], warp.seen[w]);
+  take_over(clock.seen, warp.seen);
+  take_over(clock.fenced, warp.fenced);
   clock.seen[index] = std::max(clock.seen[index], warp.now);
   warp.now = tick();
 }
 
 void Checker::acquire(WarpClock& warp, const ReleaseClock& clock) {
-  for (unsigned w = 0; w < kMaxWarps; w++) warp.seen[w] = std::max(warp.seen[w], clock.seen[w]);
+  take_over(warp.seen, clock.seen);
+  take_over(warp.fenced, clock.fenced);
+}
+
+void Checker::fence(WarpClock& warp, unsigned index) {
+  take_over(warp.fenced, warp.seen);
+  for (Time& time : warp.fenced) time = std::max(time, settled_);
+  warp.fenced[index] = warp.now;
+  warp.now = tick();  // what the warp writes from here on is not fenced
 }
 
 // ---- Places
@@ -277,7 +297,10 @@ void Checker::judge(Event event) {
     fail_misaligned(event);
   }
   check_states(event, *shadow);
-  if (!event.in_shared && is_atomic(event.access) && event.fiber->fenced) sees_other_blocks_ = true;
+  if (!event.in_shared && is_atomic(event.access) && event.fiber->fenced) {
+    sees_other_blocks_ = true;
+    publish(*event.clock);
+  }
 
   size_t offset = shadow->offset(event.address);
   size_t end = offset + event.bytes;
@@ -290,6 +313,22 @@ void Checker::judge(Event event) {
 
 bool Checker::ordered(const Event& event, unsigned warp, Time time) const {
   return time <= settled_ || event.clock->seen[warp] >= time;
+}
+
+void Checker::publish(const WarpClock& warp) {
+  if (published_.empty() || published_.back().block_begin != block_begin_) {
+    published_.push_back({block_begin_, {}});
+  }
+  take_over(published_.back().warps, settled_fenced_);
+  take_over(published_.back().warps, warp.fenced);
+}
+
+// Whether an earlier block has published its warp's write at this time. A block that has published
+// nothing has no entry: the one found is then of a block before it, and all its times are earlier.
+bool Checker::is_published(unsigned warp, Time time) const {
+  auto began_before = [time](const Published& block) { return block.block_begin < time; };
+  auto next = std::partition_point(published_.begin(), published_.end(), began_before);
+  return next != published_.begin() && std::prev(next)->warps[warp] >= time;
 }
 
 void Checker::judge_cell(const Event& event, Cell& cell, uint16_t bytes) {
@@ -306,7 +345,8 @@ void Checker::check_after_write(const Event& event, const Cell& cell) {
   if (cell.write_time <= launch_begin_) return;
   if (cell.write_is_atomic && is_atomic(event.access)) return;
   if (from_other_block(cell.write_time)) {
-    if (event.in_shared || sees_other_blocks_) return;
+    if (event.in_shared) return;
+    if (sees_other_blocks_ && is_published(cell.writer / kWarpLanes, cell.write_time)) return;
     fail_race_of_blocks(event, "write", cell.write_place);
   }
   if (cell.writer == event.fiber->linear) return;

@@ -12,7 +12,19 @@
 //   bar, mbarrier: arrive  the barrier's clock takes over what the warp has seen, and its now
 //                  wait    the warp takes over the barrier's clock
 //
-// Clocks are kept per warp, not per thread: an arrival of one lane vouches for all 32.
+// Between blocks a fence and then an atomic make order. Each warp also knows up to which time of
+// each warp everything is `fenced`, that is ordered before a fence that comes before now:
+//
+//   __threadfence          fenced = seen, and fenced[own] = now
+//   barriers, mbarriers    hand on what is fenced as they do what was seen
+//   atomic of a thread     the block publishes what is fenced
+//   that has fenced
+//
+// Once a thread of a later block has executed a fence and then an atomic, its block may access what
+// earlier blocks wrote, as far as they have published it.
+//
+// Clocks are kept per warp, not per thread: an arrival of one lane vouches for all 32, and so does
+// its fence.
 #pragma once
 
 #include <atomic>
@@ -33,10 +45,12 @@ struct Worker;
 struct WarpClock {
   Time now;
   Time seen[32];
+  Time fenced[32];
 };
 
 struct ReleaseClock {
   Time seen[32];
+  Time fenced[32];
 };
 
 enum class Access { kRead, kWrite, kAtomicRead, kAtomicStore, kAtomicUpdate };
@@ -62,6 +76,8 @@ class Checker {
   void order_warp(WarpClock& warp, unsigned index);
   void release(WarpClock& warp, unsigned index, ReleaseClock& clock);
   void acquire(WarpClock& warp, const ReleaseClock& clock);
+  // A lane of the warp executes __threadfence.
+  void fence(WarpClock& warp, unsigned index);
 
   // Accesses that the emulator makes on behalf of a thread.
   void read(Fiber* fiber, const void* from, size_t bytes, loc_t loc);
@@ -75,6 +91,12 @@ class Checker {
 
  private:
   struct Event;  // an access being judged
+
+  // What a block has shown to later ones: the writes of each warp up to these times.
+  struct Published {
+    Time block_begin;
+    Time warps[32];
+  };
 
   void judge(Event event);
   const Shadow* find_shadow(const Event& event);
@@ -94,6 +116,8 @@ class Checker {
                                                    PlaceId other_place);
   bool from_other_block(Time time) const { return time > launch_begin_ && time <= block_begin_; }
   bool ordered(const Event& event, unsigned warp, Time time) const;
+  void publish(const WarpClock& warp);
+  bool is_published(unsigned warp, Time time) const;
   PlaceId id_of(loc_t loc);
   std::string describe(const Event& event) const;
   std::string describe(uintptr_t address) const;
@@ -106,6 +130,8 @@ class Checker {
   const LoadedLibrary* library_ = nullptr;
   Time launch_begin_ = 0, block_begin_ = 0, settled_ = 0;
   uint32_t clock_generation_ = 0;
+  Time settled_fenced_[32] = {};  // what was fenced before the last barrier of the whole block
+  std::vector<Published> published_;  // by the blocks of the launch so far, in their order
   // Set once a thread has executed a fence and then an atomic: it has learned that other blocks are
   // done.
   bool sees_other_blocks_ = false;

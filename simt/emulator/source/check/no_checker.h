@@ -27,6 +27,7 @@ class Checker {
   void order_warp(WarpClock&, unsigned) {}
   void release(WarpClock&, unsigned, ReleaseClock&) {}
   void acquire(WarpClock&, const ReleaseClock&) {}
+  void fence(WarpClock&, unsigned) {}
   void read(Fiber*, const void*, size_t, loc_t) {}
   void write(Fiber*, void*, size_t, loc_t) {}
   void in_flight(Fiber*, void*, size_t) {}
