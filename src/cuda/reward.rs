@@ -10,6 +10,7 @@ use super::reward_input::{self, InputShape, Shown, Tables};
 use super::reward_towers::{self, TOWERS};
 use super::rms_norm_f32::rms_norm;
 use super::segment_attention;
+use super::weights::Upload;
 use crate::error::DeviceError;
 use crate::model::config::ModelConfig;
 use crate::model::mlp::HIDDEN;
@@ -91,11 +92,11 @@ impl RewardModel {
             d,
             heads: config.reward_heads,
             eps: config.rms_eps as f32,
-            input: upload.matrix(&["reward.input.weight"], input_shape.width())?,
+            input: upload.matrix_f32(&["reward.input.weight"], input_shape.width())?,
             input_bias: upload.vector("reward.input.bias")?,
             position: upload.vector("reward.position.weight")?,
             blocks: (0..config.reward_layers)
-                .map(|l| Block::load(&upload, &format!("reward.{l}"), d))
+                .map(|l| Block::load(upload, &format!("reward.{l}"), d))
                 .collect::<Result<_, _>>()?,
             norm: upload.vector("reward.norm.weight")?,
             towers: Matrix::new(stream, &stacked(|tower| tower.first.to_vec()), 2 * d)?,
@@ -192,11 +193,11 @@ impl RewardModel {
 }
 
 impl Block {
-    fn load(upload: &Upload, prefix: &str, d: usize) -> Result<Self, DeviceError> {
+    fn load(upload: Upload, prefix: &str, d: usize) -> Result<Self, DeviceError> {
         let name = |part: &str| format!("{prefix}.{part}.weight");
         let matrix = |parts: &[&str], in_size: usize| {
             let names: Vec<String> = parts.iter().map(|part| name(part)).collect();
-            upload.matrix(&names, in_size)
+            upload.matrix_f32(&names, in_size)
         };
         Ok(Self {
             attn_norm: upload.vector(&name("attn_norm"))?,
@@ -233,23 +234,5 @@ impl RewardState {
         .iter()
         .map(|buffer| buffer.bytes())
         .sum()
-    }
-}
-
-/// Tensors by name, uploaded.
-struct Upload<'a> {
-    stream: &'a Arc<dyn Stream>,
-    weights: &'a Weights,
-}
-
-impl Upload<'_> {
-    fn vector(&self, name: &str) -> Result<Buffer<f32>, DeviceError> {
-        Buffer::from_slice(self.stream, &self.weights.f32(name))
-    }
-
-    /// The matrices `names`, [out_i, in] each, stacked.
-    fn matrix(&self, names: &[impl AsRef<str>], in_size: usize) -> Result<Matrix, DeviceError> {
-        let parts: Vec<_> = names.iter().map(|name| self.weights.f32(name.as_ref())).collect();
-        Matrix::new(self.stream, &parts.concat(), in_size)
     }
 }

@@ -6,6 +6,7 @@ use half::bf16;
 
 use super::launch::{Buffer, Ptr, Stream};
 use super::linear::{Output, Product, linear};
+use super::linear_f32;
 use crate::error::DeviceError;
 use crate::model::weights::Weights;
 
@@ -37,6 +38,19 @@ impl Upload<'_> {
             stacked.extend(self.weights.f32(name.as_ref()).iter().map(|&x| bf16::from_f32(x)));
         }
         self.rounded(&stacked, in_size)
+    }
+
+    /// The matrices `names`, [out_i, in] each, stacked, in f32.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`].
+    pub fn matrix_f32(
+        &self,
+        names: &[impl AsRef<str>],
+        in_size: usize,
+    ) -> Result<linear_f32::Matrix, DeviceError> {
+        let parts: Vec<_> = names.iter().map(|name| self.weights.f32(name.as_ref())).collect();
+        linear_f32::Matrix::new(self.stream, &parts.concat(), in_size)
     }
 
     /// A matrix that is rounded already.
