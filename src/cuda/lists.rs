@@ -2,7 +2,7 @@
 
 use super::launch::Buffer;
 
-/// Most slots of a list.
+/// Most slots of a list: one thread of a warp takes one.
 pub const MAX_SLOTS: usize = 32;
 
 /// Lists of up to `slots` slots. Whatever belongs to a slot stands in row `list * slots + slot` of its array; rows

@@ -8,8 +8,11 @@ use super::creative::CreativeDecoder;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
 use super::launch::{Buffer, Stream};
+use super::lists::MAX_SLOTS;
+use super::norm_product::MOST_COLUMNS;
 use super::payment::PaymentNetwork;
 use super::reward::RewardModel;
+use super::segment_attention;
 use super::weights::Upload;
 use crate::error::DeviceError;
 use crate::model::blocks::Shape;
@@ -75,7 +78,7 @@ impl DeviceModel {
     }
 }
 
-/// Refuses what the kernels do not take.
+/// Refuses what the kernels do not take of what a configuration may hold; head sizes are theirs already.
 fn check_sizes(stream: &dyn Stream, config: &ModelConfig) -> Result<(), DeviceError> {
     let refuse = |key: &'static str, value: usize, expected: &'static str| DeviceError::Unsupported {
         device: stream.describe(),
@@ -83,18 +86,19 @@ fn check_sizes(stream: &dyn Stream, config: &ModelConfig) -> Result<(), DeviceEr
         value,
         expected,
     };
-    let head_size = config.hidden_size / config.num_heads;
-    if ![32, 64, 128].contains(&head_size) {
-        return Err(refuse("hidden_size / num_heads", head_size, "32, 64 or 128"));
-    }
-    if config.hidden_size > 1024 {
+    let reward_head = config.reward_hidden_size / config.reward_heads;
+    if config.hidden_size > MOST_COLUMNS {
         return Err(refuse("hidden_size", config.hidden_size, "at most 1024"));
     }
     if !config.ffn_size.is_multiple_of(16) {
         return Err(refuse("ffn_size", config.ffn_size, "a multiple of 16"));
     }
-    if config.list_len > 32 {
+    if config.list_len > MAX_SLOTS {
         return Err(refuse("list_len", config.list_len, "at most 32"));
+    }
+    if !segment_attention::fits(config.list_len, reward_head) {
+        let expected = "keys and values of list_len slots within 48 KiB";
+        return Err(refuse("reward_hidden_size / reward_heads", reward_head, expected));
     }
     Ok(())
 }

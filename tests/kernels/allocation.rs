@@ -7,7 +7,7 @@ use bidslate::catalog::{ItemKind, Update};
 use bidslate::cpu::Precision;
 use bidslate::cuda::launch::Stream;
 use bidslate::engine::{Engine, Limits, Report};
-use bidslate::error::RequestError;
+use bidslate::error::{BuildError, DeviceError, RequestError};
 use bidslate::model::config::ModelConfig;
 use bidslate::model::weights::WeightType;
 use bidslate::money::Micros;
@@ -157,6 +157,27 @@ fn a_response_does_not_depend_on_its_batch() {
     let together = engine.allocate(&requests);
     for (request, together) in requests.iter().zip(together) {
         assert_eq!(engine.allocate(std::slice::from_ref(request)).remove(0), together);
+    }
+}
+
+/// What the kernels do not take is refused when the engine is built, by the key of config.json.
+#[test]
+fn models_beyond_the_kernels_are_refused() {
+    let cases = [
+        (ModelConfig { list_len: 33, ..world::config() }, "list_len"),
+        (ModelConfig { ffn_size: 200, ..world::config() }, "ffn_size"),
+        (
+            ModelConfig { reward_hidden_size: 1536, reward_heads: 1, ..world::config() },
+            "reward_hidden_size / reward_heads",
+        ),
+    ];
+    for (config, expected) in cases {
+        let world = World::with_weights(config, 5, 1, WeightType::BF16);
+        let builder = Engine::builder().model(world.path()).streams(vec![streams()[0].clone()]);
+        match builder.limits(limits(&world, 1)).build() {
+            Err(BuildError::Device(DeviceError::Unsupported { key, .. })) => assert_eq!(key, expected),
+            other => panic!("{expected}: {:?}", other.err()),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use crate::catalog::Snapshot;
 use crate::cuda::launch::{LaunchShape, Ptr, Stream};
+use crate::cuda::lists::MAX_SLOTS;
 use crate::decode::candidates::Ads;
 use crate::decode::search::{CandidateList, SearchRules};
 use crate::error::{DeviceError, RequestError};
@@ -30,8 +31,6 @@ use tables::Tables;
 
 /// The most beams of a request: one thread of a block continues one.
 pub const MAX_BEAMS: usize = 1024;
-/// The most slots of a list: one thread of a warp holds the item of one.
-pub const MAX_SLOTS: usize = 32;
 
 /// What a [`Search`] has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
