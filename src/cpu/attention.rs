@@ -419,10 +419,16 @@ impl<const D: usize> State<'_, D> {
                 total.iter_mut().for_each(|total| *total *= shrink[r]);
                 self.sums[row + r].iter_mut().for_each(|sum| *sum *= shrink[r]);
             }
+            let scores = self.scores[r][..padded].as_chunks_mut::<LANES>().0;
+            for scores in &mut *scores {
+                for score in scores {
+                    *score = exp2_nonpositive(*score - max[r]);
+                }
+            }
+            // On its own, so that the sums stay in a register.
             let mut lanes = *total;
-            for scores in self.scores[r][..padded].as_chunks_mut::<LANES>().0 {
+            for scores in scores {
                 for l in 0..LANES {
-                    scores[l] = exp2_nonpositive(scores[l] - max[r]);
                     lanes[l] += scores[l];
                 }
             }

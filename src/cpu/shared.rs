@@ -37,4 +37,10 @@ impl<'a, T> Shared<'a, T> {
         // SAFETY: within the borrowed slice by the assertion; unaliased by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
+
+    /// Where element `index` lies, for hints about what will be used; it may be past the end.
+    #[inline(always)]
+    pub(crate) fn address(&self, index: usize) -> *const T {
+        self.start.wrapping_add(index)
+    }
 }

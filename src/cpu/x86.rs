@@ -57,6 +57,22 @@ pub(crate) fn wide_bf16<const R: usize>(factors: Factors<Pair>, mut sums: Sums) 
     store(&registers, &mut sums);
 }
 
+/// Calls for the cache lines of `count` numbers from `start` on, to be written. A hint: any address will do.
+///
+/// In assembly, because the intrinsic becomes a call for lines to be read where the compiler is not told of this
+/// instruction, which every machine with AVX-512 has.
+#[inline(always)]
+pub(crate) fn prefetch_for_write(start: *const f32, count: usize) {
+    const LINE: usize = 16;
+    for line in (0..count).step_by(LINE) {
+        let line = start.wrapping_add(line);
+        // SAFETY: prefetching changes no memory and no flags, and never faults.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly))
+        };
+    }
+}
+
 /// Rounds a row to pairs; a last number without a partner gets a zero. Subnormal numbers become zero.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
