@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod choice;
 pub mod pricing;
+pub mod psi;
 pub mod regret;
 pub mod settle;
 pub mod standalone;
