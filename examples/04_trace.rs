@@ -29,7 +29,7 @@ pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let json = synthetic::requests(&world, &config, 1, 1).remove(0).to_string();
     let request = Request::from_json(json.as_bytes())?;
 
-    let report = Report { trace: true, quotes: true, timings: true };
+    let report = Report { trace: true, quotes: true, timings: true, ..Report::default() };
     let response = engine.allocate_with(&[request], report).remove(0)?;
     let (Some(trace), Some(quotes), Some(timings)) = (&response.trace, &response.quotes, &response.timings)
     else {

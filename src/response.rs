@@ -1,6 +1,6 @@
 //! What comes out: the list, and what each ad pays.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::{ItemKind, Rejection};
 use crate::money::Micros;
@@ -32,6 +32,9 @@ pub struct Response {
     /// Where the time went; where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timings: Option<Timings>,
+    /// Per slot, what an ad's place and price rest on, none for organic items; where asked for. Not part of the JSON.
+    #[serde(skip)]
+    pub grounds: Option<Vec<Option<Grounds>>>,
     /// Intermediate tensors; where asked for. Not part of the JSON.
     #[serde(skip)]
     pub trace: Option<Box<Trace>>,
@@ -69,7 +72,8 @@ pub struct Slot {
 }
 
 /// A candidate or organic item that could not take part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RejectedItem {
     /// Id of the item.
     pub item: u64,
@@ -86,6 +90,33 @@ pub struct Quote {
     pub gsp_micros: Micros,
     /// By the Clarke pivot over the candidate lists; none where revenue has no weight in the objective.
     pub vcg_micros: Option<Micros>,
+}
+
+/// What an ad's place in the list and its price rest on; [`crate::record`] keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grounds {
+    /// Reserve price, which the bid had to reach.
+    pub reserve: Micros,
+    /// What a click costs before rounding, in micros.
+    pub price: f64,
+    /// The least bid in micros with which a list that shows the ad would still have the highest reward, were the
+    /// candidate lists, their probabilities and the other bids what they are; at least the reserve. None where no bid
+    /// would change the winner: revenue has no weight in the objective, or no click is expected.
+    pub critical_bid: Option<f64>,
+    /// The list that would win without the ad; none where every list shows it.
+    pub runner_up: Option<RunnerUp>,
+}
+
+/// The list of the highest reward among those that do not show an ad.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunnerUp {
+    /// Its index among the candidate lists.
+    pub beam: usize,
+    /// Its reward.
+    pub reward: f64,
+    /// Id of the item that it shows in the ad's slot; none where it is too short.
+    pub item: Option<u64>,
 }
 
 /// Wall time of each stage of one request, in microseconds.

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::CatalogError;
+use crate::digest::Digest;
+use crate::error::{CatalogError, UpdateError};
 use crate::money::Micros;
 
 use super::bids::{Aggregate, EffectiveBid};
@@ -14,10 +15,10 @@ use super::columns::{Columns, Shape};
 use super::embeddings::Embeddings;
 use super::store::Store;
 use super::tree::{Tree, plain_entries};
-use super::{AdIndex, ItemKind};
+use super::{AdIndex, ItemKind, Update, update};
 
 /// Why an item may not be shown now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Rejection {
@@ -189,6 +190,21 @@ impl Snapshot {
         self.store.items.advertiser(item).map(|row| self.store.advertisers.ids[row as usize])
     }
 
+    /// What an item's advertiser has left to spend; `None` where it has no advertiser, or none with a budget.
+    pub fn budget(&self, item: u32) -> Option<Micros> {
+        self.account(item)?.budget
+    }
+
+    /// Factor of an item's advertiser on its bids; 1 where it has no advertiser.
+    pub fn pacing(&self, item: u32) -> f32 {
+        self.account(item).map_or(1.0, |account| account.pacing)
+    }
+
+    /// Whether an item is switched on.
+    pub fn is_active(&self, item: u32) -> bool {
+        self.active.get(item as usize)
+    }
+
     /// M: number of creatives of all items.
     pub fn creatives_len(&self) -> usize {
         self.store.items.creative_ids.len()
@@ -259,6 +275,58 @@ impl Snapshot {
     /// what it is now; `None` where the two snapshots do not have the same ads. What the two share is passed over.
     pub fn changed_bids(&self, before: &Self) -> Option<Vec<(u32, Option<Micros>)>> {
         Arc::ptr_eq(&self.store, &before.store).then(|| self.effective.changed_since(&before.effective))
+    }
+
+    /// The updates that make this snapshot of `before`; `None` where the two do not have the same items. What they share
+    /// is passed over.
+    pub fn changes_since(&self, before: &Self) -> Option<Vec<Update>> {
+        if !Arc::ptr_eq(&self.store, &before.store) {
+            return None;
+        }
+        let ids = &self.store.items.ids;
+        let mut updates = Vec::new();
+        self.bids.differences(&before.bids, |row, bid| {
+            updates.push(Update::Bid { item: ids[row], bid: Micros(bid) });
+        });
+        self.reserves.differences(&before.reserves, |row, reserve| {
+            updates.push(Update::Reserve { item: ids[row], reserve: Micros(reserve) });
+        });
+        self.active.differences(&before.active, |row, active| {
+            updates.push(Update::Active { item: ids[row], active });
+        });
+        self.accounts.differences(&before.accounts, |row, account| {
+            let advertiser = self.store.advertisers.ids[row];
+            updates.push(Update::Pacing { advertiser, pacing: account.pacing });
+            updates.extend(account.budget.map(|remaining| Update::Budget { advertiser, remaining }));
+        });
+        Some(updates)
+    }
+
+    /// Digest of what every ad bids: its id, and its effective bid or that it may not be shown.
+    pub fn bids_digest(&self) -> Digest {
+        /// Ads whose bytes are gathered at a time.
+        const BLOCK: usize = 1 << 16;
+        let mut hasher = Digest::hasher();
+        let mut bytes = Vec::with_capacity(16 * BLOCK.min(self.ads().len()));
+        for start in (0..self.ads().len()).step_by(BLOCK) {
+            bytes.clear();
+            for position in start..self.ads().len().min(start + BLOCK) {
+                let bid = self.bid_at(position).map_or(u64::MAX, |bid| bid.0);
+                bytes.extend(self.id(self.ads().item(position)).to_le_bytes());
+                bytes.extend(bid.to_le_bytes());
+            }
+            hasher.update(&bytes);
+        }
+        hasher.finish()
+    }
+
+    /// This state with all `updates`, or none, as the next version. Nothing that is served changes: it is for asking
+    /// what would be, and for the state of a record.
+    ///
+    /// # Errors
+    /// [`UpdateError`] naming the update and the field.
+    pub fn with(&self, updates: &[Update]) -> Result<Self, UpdateError> {
+        update::apply(self, updates)
     }
 
     /// Makes this snapshot the one after itself.

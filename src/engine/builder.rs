@@ -13,7 +13,7 @@ use crate::cpu::{Isa, Precision};
 use crate::cuda::launch::Stream;
 use crate::cuda::model::DeviceModel;
 use crate::cuda::search::MAX_BEAMS;
-use crate::error::{BuildError, DeviceError};
+use crate::error::BuildError;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 use crate::model::{self, Model};
@@ -124,8 +124,7 @@ impl EngineBuilder {
                 return Err(option("streams", "is empty, expected at least one".into()));
             }
             (Some(streams), _) => Some(streams),
-            (None, Device::Cuda(index)) => Some(vec![open(index)?]),
-            (None, Device::Cpu) => None,
+            (None, device) => device.stream()?.map(|stream| vec![stream]),
         };
         let dir =
             self.model.ok_or_else(|| option("model", "is missing, expected a model directory".into()))?;
@@ -144,6 +143,12 @@ impl EngineBuilder {
             None => Catalog::open(&dir.join("catalog.safetensors"), &config)?,
         };
         let (origin, loading) = (weights.origin().map(String::from), weights.bytes());
+        let digest = weights.digest();
+        let backend_name = match (&streams, self.precision) {
+            (Some(streams), _) => format!("cuda {}", streams[0].describe()),
+            (None, Some(Precision::Bf16)) => "cpu bf16".into(),
+            (None, _) => "cpu f32".into(),
+        };
         let (backend, weights, workspaces) = match streams {
             Some(streams) => gpu(&streams, &config, &weights, &limits, &catalog)?,
             None => {
@@ -155,7 +160,7 @@ impl EngineBuilder {
             }
         };
         let memory = Memory { weights, catalog: catalog.snapshot().bytes(), workspaces, loading };
-        Ok(Engine { config, origin, catalog, limits, backend, memory })
+        Ok(Engine { config, origin, weights_digest: digest, catalog, limits, backend, backend_name, memory })
     }
 }
 
@@ -164,18 +169,6 @@ const GPU_BATCH: usize = 16;
 
 fn option(option: &'static str, message: String) -> BuildError {
     BuildError::Option { option, message }
-}
-
-/// A stream of the GPU with index `index`.
-#[cfg(feature = "cuda")]
-fn open(index: usize) -> Result<Arc<dyn Stream>, DeviceError> {
-    crate::cuda::driver::Driver::open(index)?.stream()
-}
-
-/// A stream of the GPU with index `index`.
-#[cfg(not(feature = "cuda"))]
-fn open(index: usize) -> Result<Arc<dyn Stream>, DeviceError> {
-    Err(DeviceError::NoCuda(index))
 }
 
 /// A backend, the bytes of its weights and those of its workspaces.

@@ -1,7 +1,9 @@
 //! Where an engine runs.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
+use crate::cuda::launch::Stream;
 use crate::error::DeviceError;
 
 /// A device. Asking for one that is not there is an error when the engine is built, never a silent fall-back.
@@ -24,6 +26,27 @@ impl Device {
     pub fn cuda(index: usize) -> Self {
         Self::Cuda(index)
     }
+
+    /// A stream of the GPU; none of the processor.
+    ///
+    /// # Errors
+    /// [`DeviceError`] where the GPU is not there.
+    pub fn stream(self) -> Result<Option<Arc<dyn Stream>>, DeviceError> {
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Cuda(index) => open(index).map(Some),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn open(index: usize) -> Result<Arc<dyn Stream>, DeviceError> {
+    crate::cuda::driver::Driver::open(index)?.stream()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open(index: usize) -> Result<Arc<dyn Stream>, DeviceError> {
+    Err(DeviceError::NoCuda(index))
 }
 
 impl FromStr for Device {

@@ -7,6 +7,7 @@ mod device;
 mod generation;
 mod gpu;
 mod gpu_batch;
+mod grounds;
 mod payments;
 mod task;
 mod workspace;
@@ -14,7 +15,8 @@ mod workspace;
 pub use builder::{CatalogSource, EngineBuilder};
 pub use device::Device;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Snapshot};
+use crate::digest::Digest;
 use crate::error::RequestError;
 use crate::model::config::ModelConfig;
 use crate::request::Request;
@@ -72,6 +74,8 @@ pub struct Report {
     pub quotes: bool,
     /// [`Response::trace`].
     pub trace: bool,
+    /// [`Response::grounds`].
+    pub grounds: bool,
 }
 
 /// What computes.
@@ -84,9 +88,11 @@ enum Backend {
 pub struct Engine {
     config: ModelConfig,
     origin: Option<String>,
+    weights_digest: Digest,
     catalog: Catalog,
     limits: Limits,
     backend: Backend,
+    backend_name: String,
     memory: Memory,
 }
 
@@ -104,6 +110,16 @@ impl Engine {
     /// Where the weights come from, as their file says.
     pub fn origin(&self) -> Option<&str> {
         self.origin.as_deref()
+    }
+
+    /// Digest of the files that hold the weights.
+    pub fn weights_digest(&self) -> Digest {
+        self.weights_digest
+    }
+
+    /// What computes: the kind of device and the precision of the products, on which the bits of a response depend.
+    pub fn backend(&self) -> &str {
+        &self.backend_name
     }
 
     /// The catalog; updates through it are seen by the requests that start after them.
@@ -132,7 +148,19 @@ impl Engine {
 
     /// [`Engine::allocate`], with what `report` asks for added to the responses.
     pub fn allocate_with(&self, requests: &[Request], report: Report) -> Vec<Result<Response, RequestError>> {
-        let snapshot = &*self.catalog.snapshot();
+        self.allocate_on(&self.catalog.snapshot(), requests, report)
+    }
+
+    /// [`Engine::allocate_with`] on a given state of the catalog: one that was kept, or that [`Snapshot::with`] made.
+    ///
+    /// # Panics
+    /// Where the snapshot is of a catalog for a model of other sizes.
+    pub fn allocate_on(
+        &self,
+        snapshot: &Snapshot,
+        requests: &[Request],
+        report: Report,
+    ) -> Vec<Result<Response, RequestError>> {
         let context = Context { config: &self.config, limits: &self.limits, snapshot, report };
         match &self.backend {
             Backend::Cpu(cpu) => cpu.allocate(context, requests),

@@ -11,6 +11,15 @@ use crate::money::Micros;
 use crate::request::{Counterfactual, PaymentRule};
 use crate::response::{Quote, Timings};
 
+/// What a slot is charged per click.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Charge {
+    /// The rule's price in micros; 0 for organic items.
+    pub price: f64,
+    /// What [`settle`] makes of it.
+    pub payment: Micros,
+}
+
 impl Task<'_> {
     /// What every rule would charge for each slot of the winning list.
     pub(super) fn quotes(&self, generated: &Generated) -> Vec<Quote> {
@@ -20,19 +29,19 @@ impl Task<'_> {
         let vcg = (self.request.objective.revenue > 0.0).then(|| charge(PaymentRule::Vcg));
         (0..network.len())
             .map(|slot| Quote {
-                network_micros: network[slot],
-                gsp_micros: gsp[slot],
-                vcg_micros: vcg.as_ref().map(|v| v[slot]),
+                network_micros: network[slot].payment,
+                gsp_micros: gsp[slot].payment,
+                vcg_micros: vcg.as_ref().map(|v| v[slot].payment),
             })
             .collect()
     }
 
     /// What `rule` charges for each slot of the winning list.
-    pub(super) fn charge(&self, rule: PaymentRule, generated: &Generated) -> Vec<Micros> {
+    pub(super) fn charge(&self, rule: PaymentRule, generated: &Generated) -> Vec<Charge> {
         let (snapshot, config) = (self.context.snapshot, self.context.config);
         let shown = &generated.shown[generated.winner];
         let values = &generated.values[generated.winner];
-        let mut payments = vec![Micros::ZERO; shown.len()];
+        let mut charges = vec![Charge::default(); shown.len()];
         let slots: Vec<usize> =
             (0..shown.len()).filter(|&slot| snapshot.kind(shown[slot].item) == ItemKind::Ad).collect();
         let ads: Vec<PricedAd> = slots
@@ -56,9 +65,10 @@ impl Task<'_> {
             PaymentRule::FirstPrice => ads.iter().map(|ad| ad.bid.0 as f64).collect(),
         };
         for ((slot, ad), price) in slots.into_iter().zip(&ads).zip(prices) {
-            payments[slot] = settle(price, ad.bid, ad.reserve, config.billable_unit_micros);
+            let payment = settle(price, ad.bid, ad.reserve, config.billable_unit_micros);
+            charges[slot] = Charge { price, payment };
         }
-        payments
+        charges
     }
 
     /// The Clarke pivot of `item` over the candidate lists.
@@ -111,7 +121,7 @@ fn ad_value(values: &[SlotValue]) -> f64 {
 }
 
 /// The list with the highest reward among those that do not show `item`.
-fn best_without(generated: &Generated, item: u32) -> Option<usize> {
+pub(super) fn best_without(generated: &Generated, item: u32) -> Option<usize> {
     let without: Vec<usize> = (0..generated.lists.len())
         .filter(|&list| generated.shown[list].iter().all(|shown| shown.item != item))
         .collect();

@@ -1,6 +1,6 @@
 //! One request: what it is answered from, and the answer once its lists are there. The same for every device.
 
-use super::payments::marginals;
+use super::payments::{Charge, marginals};
 use super::{Limits, Report, micros_since, timed};
 use crate::auction::choice::SlotValue;
 use crate::catalog::Snapshot;
@@ -85,15 +85,16 @@ impl<'a> Task<'a> {
     ) -> Result<Response, RequestError> {
         let started = std::time::Instant::now();
         let Context { snapshot, report, .. } = self.context;
-        let payments = self.charge(self.request.payment, &generated);
+        let charges = self.charge(self.request.payment, &generated);
         let quotes = report.quotes.then(|| self.quotes(&generated));
+        let grounds = report.grounds.then(|| self.grounds(&generated, &charges));
         timings.payment_us += micros_since(started);
         let marginals = if self.request.marginal {
             marginals(&self, &generated, again, &mut timings)?
         } else {
-            vec![None; payments.len()]
+            vec![None; charges.len()]
         };
-        let slots = self.slots(&generated, &payments, &marginals);
+        let slots = self.slots(&generated, &charges, &marginals);
         let tensors = generated.tensors.take();
         let trace = tensors.map(|tensors| Box::new(self.trace(&generated, tensors, &slots)));
         let best = &generated.lists[generated.winner];
@@ -107,12 +108,13 @@ impl<'a> Task<'a> {
             lists: generated.lists.len(),
             rejected: std::mem::take(&mut self.resolved.rejected),
             quotes,
+            grounds,
             timings: report.timings.then_some(timings),
             trace,
         })
     }
 
-    fn slots(&self, generated: &Generated, payments: &[Micros], marginals: &[Option<f64>]) -> Vec<Slot> {
+    fn slots(&self, generated: &Generated, charges: &[Charge], marginals: &[Option<f64>]) -> Vec<Slot> {
         let snapshot = self.context.snapshot;
         let winner = generated.winner;
         let share =
@@ -122,15 +124,16 @@ impl<'a> Task<'a> {
             .enumerate()
             .map(|(slot, shown)| {
                 let (value, bid) = (&generated.values[winner][slot], snapshot.bid(shown.item));
+                let payment = charges[slot].payment;
                 Slot {
                     item: snapshot.id(shown.item),
                     kind: snapshot.kind(shown.item),
                     creative: snapshot.creative_id(shown.creative),
                     bid_micros: bid,
-                    payment_micros: payments[slot],
+                    payment_micros: payment,
                     rate: match self.request.payment {
                         PaymentRule::Network => generated.rates[slot],
-                        _ => share(payments[slot], bid),
+                        _ => share(payment, bid),
                     },
                     pctr_poi: value.pctr_poi,
                     pctr_creative: value.pctr_creative,

@@ -12,6 +12,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::digest::Digest;
 use crate::error::LoadError;
 use crate::json::UniqueMap;
 
@@ -156,6 +157,11 @@ impl TensorFiles {
     /// Number of mapped files.
     pub fn file_count(&self) -> usize {
         self.maps.len()
+    }
+
+    /// Digest of the files, one after another, shards in the order of their names.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.maps.iter().map(|map| &map[..]))
     }
 
     /// Every tensor, by name.

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::config::{CONFIG_FILE, ModelConfig};
 use super::files::{StoredTensor, TensorFiles};
 use super::tensors::{QuantizerEncoders, QuantizerKind, TensorSpec, expected_tensors};
+use crate::digest::Digest;
 use crate::error::{LoadError, TensorFault};
 
 /// Key of the files' metadata under which they say where the weights come from.
@@ -128,6 +129,11 @@ impl Weights {
     /// Where the weights come from, as the file's metadata say under `origin`.
     pub fn origin(&self) -> Option<&str> {
         self.files.metadata().get(ORIGIN).map(String::as_str)
+    }
+
+    /// Digest of the files that hold them.
+    pub fn digest(&self) -> Digest {
+        self.files.digest()
     }
 
     /// Names of the tensors, sorted.

@@ -210,7 +210,7 @@ fn updates_between_batches_are_seen() {
 fn a_trace_holds_what_the_cpus_holds() {
     let mut rng = world::rng("a_trace_holds_what_the_cpus_holds");
     let world = world(&mut rng);
-    let report = Report { trace: true, timings: true, quotes: true };
+    let report = Report { trace: true, timings: true, quotes: true, ..Report::default() };
     let requests = world.requests(BATCH + 1, &mut rng);
     let cpu = cpu(&world).allocate_with(&requests, report);
     let gpu = gpu(&world, &streams()[0]).allocate_with(&requests, report);
