@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::LoadError;
 use crate::json::unique_map;
-use crate::money::Micros;
+use crate::money::{Currency, Micros};
 
 /// Name of the configuration in a model directory.
 pub const CONFIG_FILE: &str = "config.json";
@@ -84,6 +84,9 @@ pub struct ModelConfig {
     /// Payments are multiples of this many micros (the reserve and the bid excepted).
     #[serde(default = "one_u64")]
     pub billable_unit_micros: u64,
+    /// Currency of all amounts; not declared unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency: Option<Currency>,
     /// Epsilon of every RMSNorm.
     #[serde(default = "default_eps")]
     pub rms_eps: f64,
@@ -178,6 +181,7 @@ impl ModelConfig {
             quantizer_hidden: vec![64],
             bid_unit_micros: million(),
             billable_unit_micros: 1,
+            currency: None,
             rms_eps: default_eps(),
             rope_theta: default_theta(),
             alpha: default_alpha(),
@@ -373,8 +377,10 @@ mod tests {
 
     #[test]
     fn every_size_is_valid_and_comes_back() {
-        for size in [ModelSize::Tiny, ModelSize::Small, ModelSize::Base, ModelSize::Large] {
-            let config = ModelConfig::of_size(size);
+        let currency = Currency::try_from("EUR".to_owned()).ok();
+        let sizes = [ModelSize::Tiny, ModelSize::Small, ModelSize::Base, ModelSize::Large];
+        for (size, currency) in sizes.into_iter().zip([None, currency, None, currency]) {
+            let config = ModelConfig { currency, ..ModelConfig::of_size(size) };
             let text = serde_json::to_vec(&config).unwrap();
             assert_eq!(read(&text).unwrap(), config);
         }
@@ -425,6 +431,7 @@ mod tests {
             ("context_features", json!({"hour": 0}), "\"hour\" has 0 values"),
             ("bid_unit_micros", json!(0), "is 0"),
             ("billable_unit_micros", json!(1_u64 << 44), "expected 1 to 2^43"),
+            ("currency", json!("dollars"), "ISO 4217"),
             ("alpha", json!(16.5), "expected 0 to 16"),
             ("beta", json!(-1), "is -1, expected 0"),
             ("rope_theta", json!(0), "is 0"),

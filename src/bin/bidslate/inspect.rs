@@ -225,6 +225,7 @@ fn config_table(config: &ModelConfig) -> Table {
     table.add_row(["bid unit, billable unit", &{
         format!("{} and {} micros", config.bid_unit_micros, config.billable_unit_micros)
     }]);
+    table.add_row(["currency", &config.currency.map_or("not declared".into(), |c| c.to_string())]);
     table.add_row(["alpha, beta", &format!("{}, {}", config.alpha, config.beta)]);
     table
 }
