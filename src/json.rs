@@ -6,7 +6,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
+
+use crate::error::{RequestError, RequestErrorKind};
 
 /// A JSON object; reading one with a repeated key fails.
 #[derive(Debug)]
@@ -67,6 +69,27 @@ pub(crate) fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 ) -> Result<Vec<T>, D::Error> {
     let objects = Vec::<Object<T>>::deserialize(deserializer)?;
     Ok(objects.into_iter().map(|object| object.0).collect())
+}
+
+/// Parses one line of input from a JSON object.
+///
+/// # Errors
+/// [`RequestErrorKind::Parse`] naming the field: no JSON, an unknown key, a missing or a repeated one, a wrong type, a
+/// negative number where none may stand.
+pub(crate) fn parse_line<T: DeserializeOwned>(text: &[u8]) -> Result<T, RequestError> {
+    let refuse = |path: String, message: String| {
+        // "?" is a part that ended before it had a name; "." is the whole; "" a key of no letters.
+        let field = match path.as_str() {
+            "." | "?" | "" => "request",
+            path => path.strip_suffix(".?").unwrap_or(path),
+        };
+        RequestError::new(RequestErrorKind::Parse, field, message)
+    };
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let Object(value) = serde_path_to_error::deserialize(&mut json)
+        .map_err(|e| refuse(e.path().to_string(), e.inner().to_string()))?;
+    json.end().map_err(|e| refuse(".".into(), e.to_string()))?;
+    Ok(value)
 }
 
 struct ObjectVisitor<T>(PhantomData<T>);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{RequestError, RequestErrorKind};
-use crate::json::{Object, object, objects, unique_map};
+use crate::error::RequestError;
+use crate::json::{object, objects, parse_line, unique_map};
 
 /// The name that a request goes by in responses and traces: a text or a number, given back as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -128,22 +128,10 @@ impl Request {
     /// Parses one request from JSON.
     ///
     /// # Errors
-    /// [`RequestErrorKind::Parse`] naming the field: no JSON, an unknown key, a missing one, a wrong type, a
+    /// [`RequestErrorKind::Parse`](crate::error::RequestErrorKind::Parse) naming the field: no JSON, an unknown key, a missing one, a wrong type, a
     /// negative number where none may stand.
     pub fn from_json(text: &[u8]) -> Result<Self, RequestError> {
-        let parse = |path: String, message: String| {
-            // "?" is a part that ended before it had a name; "." is the whole; "" a key of no letters.
-            let field = match path.as_str() {
-                "." | "?" | "" => "request",
-                path => path.strip_suffix(".?").unwrap_or(path),
-            };
-            RequestError::new(RequestErrorKind::Parse, field, message)
-        };
-        let mut json = serde_json::Deserializer::from_slice(text);
-        let Object(request) = serde_path_to_error::deserialize(&mut json)
-            .map_err(|e| parse(e.path().to_string(), e.inner().to_string()))?;
-        json.end().map_err(|e| parse(".".into(), e.to_string()))?;
-        Ok(request)
+        parse_line(text)
     }
 }
 

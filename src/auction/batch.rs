@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::money::Micros;
 
 /// Which price a winner pays; see [`super::standalone`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum AuctionRule {
     /// Generalised second price.
@@ -73,6 +76,7 @@ pub struct AuctionBatch {
     pub(crate) slot_offsets: Vec<u32>,
     pub(crate) bids: Vec<u64>,
     pub(crate) reserves: Vec<u64>,
+    pub(crate) quality: Vec<f64>,
     /// q^squash.
     pub(crate) weights: Vec<f64>,
     /// Of all bidders; empty as long as every auction takes the indices.
@@ -89,6 +93,7 @@ impl Default for AuctionBatch {
             slot_offsets: vec![0],
             bids: Vec::new(),
             reserves: Vec::new(),
+            quality: Vec::new(),
             weights: Vec::new(),
             ids: Vec::new(),
             position_effects: Vec::new(),
@@ -139,6 +144,7 @@ impl AuctionBatch {
             Reserves::Common(reserve) => self.reserves.resize(self.bids.len(), reserve.0),
             Reserves::Each(reserves) => self.reserves.extend(reserves.iter().map(|reserve| reserve.0)),
         }
+        self.quality.extend_from_slice(auction.quality);
         self.weights.extend(weights);
         self.position_effects.extend_from_slice(auction.position_effects);
         Ok(index)

@@ -2,8 +2,13 @@
 
 pub mod batch;
 pub mod choice;
+pub mod landscape;
+mod misreport;
 pub mod pricing;
 pub mod psi;
+mod ranking;
 pub mod regret;
+pub mod request;
 pub mod settle;
 pub mod standalone;
+mod view;

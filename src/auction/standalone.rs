@@ -11,7 +11,7 @@
 //! ```
 //!
 //! with theta_{S+1} = 0. The second is the critical-value price: truthful with reserves, and VCG where squash is 1 and
-//! there are none. [`settle`] makes money of it. All in f64 in this order of operations, so that every device
+//! there are none. [`settle`](super::settle::settle) makes money of it. All in f64 in this order of operations, so that every device
 //! charges the same integers.
 
 use std::num::NonZeroU64;
@@ -19,9 +19,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::batch::{AuctionBatch, AuctionRule};
-use super::settle::settle;
-use crate::decode::bidding::splitmix64;
+use super::batch::AuctionBatch;
+use super::ranking::Ranking;
+use super::view::View;
+use crate::cpu::{Isa, Kernel, Machine};
 use crate::money::Micros;
 
 /// The winner of a slot that is not sold.
@@ -36,174 +37,85 @@ pub struct Outcomes {
     pub payments: Vec<Micros>,
 }
 
+/// Auctions that a thread takes at a time.
+const AUCTIONS_PER_TASK: usize = 256;
+
 /// Runs every auction of the batch, in the threads of the current rayon pool. Payments are multiples of `unit`
 /// micros where bid and reserve allow.
 pub fn run(batch: &AuctionBatch, unit: NonZeroU64) -> Outcomes {
-    const AUCTIONS_PER_TASK: usize = 1024;
-    let tasks = batch.len().div_ceil(AUCTIONS_PER_TASK);
-    let parts: Vec<Outcomes> = (0..tasks)
-        .into_par_iter()
-        .map(|task| {
-            let start = task * AUCTIONS_PER_TASK;
-            run_range(batch, start..batch.len().min(start + AUCTIONS_PER_TASK), unit.get())
-        })
-        .collect();
-    let mut outcomes = Outcomes::default();
-    for part in parts {
-        outcomes.winners.extend(part.winners);
-        outcomes.payments.extend(part.payments);
-    }
+    run_as(Isa::detect(), batch, unit)
+}
+
+/// [`run`] as compiled for an instruction set, on which no bit of the outcomes depends.
+pub fn run_as(isa: Isa, batch: &AuctionBatch, unit: NonZeroU64) -> Outcomes {
+    let slots = batch.position_effects.len();
+    let mut outcomes = Outcomes { winners: vec![NO_WINNER; slots], payments: vec![Micros::ZERO; slots] };
+    let tasks = tasks(batch, &mut outcomes);
+    tasks.into_par_iter().for_each(|task| isa.run(RunTask { task, unit: unit.get() }));
     outcomes
 }
 
-fn run_range(batch: &AuctionBatch, auctions: Range<usize>, unit: u64) -> Outcomes {
-    let mut outcomes = Outcomes::default();
-    let mut ranking = Vec::new();
-    for auction in auctions {
-        let view = View::new(batch, auction);
-        view.rank(&mut ranking);
-        for slot in 0..view.effects.len() {
-            let sold = slot < view.sold_slots() && slot < ranking.len();
-            let (winner, payment) = match ranking.get(slot) {
-                Some(ranked) if sold => (ranked.bidder, view.payment(&ranking, slot, unit)),
-                _ => (NO_WINNER, Micros::ZERO),
-            };
-            outcomes.winners.push(winner);
-            outcomes.payments.push(payment);
-        }
-    }
-    outcomes
+/// Auctions of a batch, and the places of their outcomes, unsold so far.
+struct Task<'a> {
+    batch: &'a AuctionBatch,
+    auctions: Range<usize>,
+    winners: &'a mut [u32],
+    payments: &'a mut [Micros],
 }
 
-/// One auction of a batch.
-pub(super) struct View<'a> {
-    rule: u8,
-    tie_seed: u64,
-    bids: &'a [u64],
-    reserves: &'a [u64],
-    weights: &'a [f64],
-    /// Empty where the ids are the indices.
-    ids: &'a [u64],
-    effects: &'a [f64],
+fn tasks<'a>(batch: &'a AuctionBatch, outcomes: &'a mut Outcomes) -> Vec<Task<'a>> {
+    let (mut winners, mut payments) = (&mut outcomes.winners[..], &mut outcomes.payments[..]);
+    let mut tasks = Vec::with_capacity(batch.len().div_ceil(AUCTIONS_PER_TASK));
+    for start in (0..batch.len()).step_by(AUCTIONS_PER_TASK) {
+        let auctions = start..batch.len().min(start + AUCTIONS_PER_TASK);
+        let slots = batch.slots(auctions.end - 1).end - batch.slots(start).start;
+        let own = (winners.split_off_mut(..slots), payments.split_off_mut(..slots));
+        let (winners, payments) = (own.0.unwrap_or_default(), own.1.unwrap_or_default());
+        tasks.push(Task { batch, auctions, winners, payments });
+    }
+    tasks
 }
 
-/// A bidder and its rank score b w.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ranked {
-    score: f64,
-    bidder: u32,
+/// The work of a [`Task`]; no auction of it allocates, once there was one as large.
+struct RunTask<'a> {
+    task: Task<'a>,
+    unit: u64,
 }
 
-impl<'a> View<'a> {
-    pub(super) fn new(batch: &'a AuctionBatch, auction: usize) -> Self {
-        let bidders = batch.bidders(auction);
-        Self {
-            rule: batch.rules[auction],
-            tie_seed: batch.tie_seeds[auction],
-            bids: &batch.bids[bidders.clone()],
-            reserves: &batch.reserves[bidders.clone()],
-            weights: &batch.weights[bidders.clone()],
-            ids: if batch.ids.is_empty() { &[] } else { &batch.ids[bidders] },
-            effects: &batch.position_effects[batch.slots(auction)],
-        }
-    }
+impl Kernel for RunTask<'_> {
+    type Output = ();
 
-    /// The same auction with other bids.
-    pub(super) fn with_bids(self, bids: &'a [u64]) -> Self {
-        Self { bids, ..self }
-    }
-
-    /// Slots that are for sale: the effects never rise, so those with theta 0 are the last ones.
-    fn sold_slots(&self) -> usize {
-        self.effects.partition_point(|&effect| effect > 0.0)
-    }
-
-    /// The best bidders, one more than there are slots for sale: the last one only sets a price.
-    fn rank(&self, ranking: &mut Vec<Ranked>) {
-        ranking.clear();
-        let room = self.sold_slots() + 1;
-        for (bidder, ((&bid, &reserve), &weight)) in
-            self.bids.iter().zip(self.reserves).zip(self.weights).enumerate()
-        {
-            if bid < reserve || weight == 0.0 {
-                continue;
-            }
-            let ranked = Ranked { score: bid as f64 * weight, bidder: bidder as u32 };
-            if ranking.len() < room {
-                ranking.push(ranked);
-            } else if self.beats(ranked, ranking[room - 1]) {
-                ranking[room - 1] = ranked;
-            } else {
-                continue;
-            }
-            let mut place = ranking.len() - 1;
-            while place > 0 && self.beats(ranking[place], ranking[place - 1]) {
-                ranking.swap(place, place - 1);
-                place -= 1;
+    #[inline(always)]
+    fn run<M: Machine>(self) {
+        let Task { batch, auctions, winners, payments } = self.task;
+        let (mut ranking, mut next, mut drops, mut terms) = (Ranking::default(), vec![], vec![], vec![]);
+        let first = batch.slots(auctions.start).start;
+        for auction in auctions {
+            let view = View::new(batch, auction);
+            let for_sale = view.for_sale();
+            // One more than there are slots for sale: the last one only sets a price.
+            let ranked = ranking.rank(&view, for_sale + 1);
+            next.clear();
+            next.extend(ranked.iter().skip(1).map(|ranked| ranked.score));
+            next.resize(for_sale, 0.0);
+            view.effect_drops(&mut drops);
+            terms.resize(for_sale, 0.0);
+            let start = batch.slots(auction).start - first;
+            for (slot, ranked) in ranked.iter().take(for_sale).enumerate() {
+                let offer = view.offer(ranked.bidder as usize);
+                let price = view.price(slot, offer, &next, &drops, &mut terms);
+                winners[start + slot] = ranked.bidder;
+                payments[start + slot] = offer.payment(price, self.unit);
             }
         }
-    }
-
-    fn beats(&self, a: Ranked, b: Ranked) -> bool {
-        a.score > b.score || (a.score == b.score && self.hash(a.bidder) > self.hash(b.bidder))
-    }
-
-    fn hash(&self, bidder: u32) -> u64 {
-        let id = self.ids.get(bidder as usize).copied().unwrap_or(u64::from(bidder));
-        splitmix64(self.tie_seed ^ id)
-    }
-
-    fn payment(&self, ranking: &[Ranked], slot: usize, unit: u64) -> Micros {
-        let bidder = ranking[slot].bidder as usize;
-        let (bid, reserve) = (Micros(self.bids[bidder]), Micros(self.reserves[bidder]));
-        let weight = self.weights[bidder];
-        // What the winner must bid at least, to rank above whoever is on the next rank after `rank`.
-        let least = |rank: usize| {
-            let next = ranking.get(rank + 1).map_or(0.0, |next| next.score) / weight;
-            let reserve = reserve.0 as f64;
-            if next > reserve { next } else { reserve }
-        };
-        let price = if self.rule == AuctionRule::Gsp as u8 {
-            least(slot)
-        } else if self.rule == AuctionRule::Vcg as u8 {
-            self.critical_value(slot, least)
-        } else {
-            bid.0 as f64
-        };
-        settle(price, bid, reserve, unit)
-    }
-
-    /// theta (value - price) in micros for what `bidder` wins, 0 where it wins nothing.
-    pub(super) fn utility(
-        &self,
-        bidder: usize,
-        value: u64,
-        ranking: &mut Vec<Ranked>,
-        unit: NonZeroU64,
-    ) -> f64 {
-        self.rank(ranking);
-        let slot = ranking.iter().take(self.sold_slots()).position(|ranked| ranked.bidder as usize == bidder);
-        slot.map_or(0.0, |slot| {
-            let price = self.payment(ranking, slot, unit.get());
-            self.effects[slot] * (value as f64 - price.0 as f64)
-        })
-    }
-
-    /// Each further rank sells the difference of two position effects, at the price of reaching it.
-    fn critical_value(&self, slot: usize, least: impl Fn(usize) -> f64) -> f64 {
-        let mut sum = 0.0;
-        for rank in slot..self.sold_slots() {
-            let below = self.effects.get(rank + 1).copied().unwrap_or(0.0);
-            sum += (self.effects[rank] - below) * least(rank);
-        }
-        sum / self.effects[slot]
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::{Auction, Reserves};
+    use super::super::batch::{Auction, AuctionRule, Reserves};
     use super::*;
+    use crate::decode::bidding::splitmix64;
 
     const UNITS: u64 = 1_000_000;
 

@@ -34,6 +34,7 @@ pub use attention::{AttentionScratch, KeyValues, attention};
 pub use cached_attention::cached_attention;
 pub use exec::{Exec, Precision};
 pub use isa::Isa;
+pub(crate) use isa::{Kernel, Machine};
 pub use linear::{Epilogue, Linear, linear};
 pub use norm::rms_norm;
 pub use rotary::{Rotary, rotate};

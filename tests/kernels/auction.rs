@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use bidslate::auction::batch::{Auction, AuctionBatch, AuctionRule, Reserves};
-use bidslate::auction::regret::{GammaGrid, utilities};
+use bidslate::auction::regret::{GammaGrid, sweep};
 use bidslate::auction::standalone;
 use bidslate::cuda::auction::DeviceBatch;
 use bidslate::cuda::auction_regret::Misreports;
@@ -97,7 +97,8 @@ fn misreports_are_worth_what_the_cpu_says() {
                 let grid = GammaGrid::new(gammas).unwrap();
                 let mut misreports = Misreports::new(&stream, &device, &grid).unwrap();
                 misreports.run(&*stream, &device, NonZeroU64::MIN).unwrap();
-                assert_eq!(misreports.utilities().unwrap(), utilities(&batch, &grid, NonZeroU64::MIN));
+                let expected = sweep(&batch, &grid, NonZeroU64::MIN).utilities(&batch);
+                assert_eq!(misreports.utilities().unwrap(), expected);
             }
         }
     }
