@@ -1,15 +1,17 @@
 //! The `bidslate` command from end to end: what it writes, where, and with which exit code.
 #![cfg(feature = "cli")]
 
+mod command;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use assert_cmd::Command;
 use bidslate::model::config::ModelConfig;
 use bidslate::model::init::init_model;
 use bidslate::model::weights::WeightType;
+use command::{Run, bidslate};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -19,42 +21,6 @@ const SLOTS: usize = 4;
 const BEAMS: usize = 6;
 const HISTORY: usize = 5;
 const CODES: usize = 8;
-
-fn bidslate() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_bidslate"))
-}
-
-/// What a run printed, and its exit code.
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Run {
-    fn of(command: &mut Command) -> Self {
-        let output = command.output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Self { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
-    }
-
-    /// The lines of a run that must succeed.
-    fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{}", self.stderr);
-        self.stdout
-    }
-
-    /// What a run that must fail says.
-    fn failed(self) -> String {
-        assert_eq!((self.code, self.stdout.as_str()), (1, ""), "{}", self.stderr);
-        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
-        self.stderr
-    }
-
-    fn json(&self) -> Vec<Value> {
-        self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
 
 /// A directory as `init-model` makes it, shared by all tests, which only read it.
 fn model() -> &'static Path {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -10,11 +10,13 @@ use bidslate::cpu::Precision;
 use bidslate::engine::{Device, Engine, Limits, Report};
 use bidslate::error::RequestError;
 use bidslate::model::config::{CONFIG_FILE, ModelConfig};
+use bidslate::record::Recorder;
 use bidslate::request::{Candidates, Request};
 use bidslate::response::{Response, Trace};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
+use crate::lines;
 use crate::progress::Progress;
 use crate::table::{self, Labels};
 
@@ -51,6 +53,10 @@ pub struct AllocateArgs {
     /// Where to write; standard output unless given.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// A file to append a record of every answer to, for `replay` and `explain`; each is on the disk before its answer
+    /// is written.
+    #[arg(long)]
+    record: Option<PathBuf>,
     /// Intermediate tensors, as safetensors.
     #[arg(long)]
     trace: Option<PathBuf>,
@@ -90,12 +96,7 @@ impl AllocateArgs {
         let survey = survey(&self.requests, &config)?;
         let engine = self.engine(survey.limits)?;
         let labels = self.labels()?;
-        let mut out: Box<dyn Write> = match &self.out {
-            Some(path) => {
-                Box::new(BufWriter::new(File::create(path).with_context(|| path.display().to_string())?))
-            }
-            None => Box::new(BufWriter::new(std::io::stdout().lock())),
-        };
+        let mut out = lines::output(self.out.as_deref())?;
         if self.format == Format::Table {
             self.write_heading(&engine, &mut out)?;
         }
@@ -103,18 +104,20 @@ impl AllocateArgs {
             timings: self.timings,
             quotes: self.format == Format::Table,
             trace: self.trace.is_some(),
+            ..Report::default()
         };
+        let mut answering = Answering::new(&engine, self.record.as_deref())?;
         let mut traces = Traces::default();
         let mut progress = Progress::steps("answering");
         let mut done = 0;
         let mut all_good = true;
-        let mut lines = lines(&self.requests)?;
+        let mut lines = requests(&self.requests)?;
         loop {
             let batch: Vec<Line> = lines.by_ref().take(self.batch).collect::<Result<_>>()?;
             if batch.is_empty() {
                 break;
             }
-            for (id, answer) in answers(&engine, batch, report) {
+            for (id, answer) in answers(&mut answering, batch, report)? {
                 all_good &= answer.is_ok();
                 if let (Ok(Response { trace: Some(trace), .. }), true) = (&answer, self.trace.is_some()) {
                     traces.add(&id, trace, engine.config())?;
@@ -204,21 +207,15 @@ impl AllocateArgs {
     }
 }
 
-/// The lines of a request file that are not blank.
-fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Line>> + use<>> {
-    let name = path.display().to_string();
-    let file = File::open(path).with_context(|| name.clone())?;
-    let lines = BufReader::new(file).split(b'\n').map(move |line| line.with_context(|| name.clone()));
-    Ok(lines
-        .filter(|line| line.as_ref().map_or(true, |line| !line.trim_ascii().is_empty()))
-        .map(|line| line.map(|line| parse(&line))))
+/// The requests of a file.
+fn requests(path: &Path) -> Result<impl Iterator<Item = Result<Line>> + use<>> {
+    Ok(lines::lines(path)?.map(|line| line.map(|line| parse(&line))))
 }
 
 fn parse(line: &[u8]) -> Line {
-    let id = || serde_json::from_slice::<Value>(line).ok()?.get("id").cloned();
     match Request::from_json(line) {
         Ok(request) => Line { id: json!(request.id), request: Ok(request) },
-        Err(error) => Line { id: id().unwrap_or(Value::Null), request: Err(error) },
+        Err(error) => Line { id: lines::id(line), request: Err(error) },
     }
 }
 
@@ -234,7 +231,7 @@ struct Survey {
 fn survey(path: &Path, config: &ModelConfig) -> Result<Survey> {
     let mut limits = Limits { batch: 1, history: 0, beams: 1, candidates: 0, slots: 1 };
     let mut count = 0;
-    for line in lines(path)? {
+    for line in requests(path)? {
         count += 1;
         let Ok(request) = line?.request else { continue };
         let beams = request.beam_width.unwrap_or(config.beam_width);
@@ -251,21 +248,45 @@ fn survey(path: &Path, config: &ModelConfig) -> Result<Survey> {
     Ok(Survey { lines: count, limits })
 }
 
+/// An engine, with a record or without.
+enum Answering<'e> {
+    Plain(&'e Engine),
+    Recorded(Recorder<'e>),
+}
+
+impl<'e> Answering<'e> {
+    fn new(engine: &'e Engine, record: Option<&Path>) -> Result<Self> {
+        let Some(path) = record else { return Ok(Self::Plain(engine)) };
+        let recorder = Recorder::open(engine, path)?;
+        lines::note_cut(path, recorder.writer());
+        Ok(Self::Recorded(recorder))
+    }
+
+    fn allocate(
+        &mut self,
+        requests: &[Request],
+        report: Report,
+    ) -> Result<Vec<Result<Response, RequestError>>> {
+        match self {
+            Self::Plain(engine) => Ok(engine.allocate_with(requests, report)),
+            Self::Recorded(recorder) => Ok(recorder.allocate(requests, report)?),
+        }
+    }
+}
+
 /// The answers to a batch of lines, in their order.
 fn answers(
-    engine: &Engine,
+    engine: &mut Answering,
     batch: Vec<Line>,
     report: Report,
-) -> Vec<(Value, Result<Response, RequestError>)> {
+) -> Result<Vec<(Value, Result<Response, RequestError>)>> {
     let requests: Vec<Request> = batch.iter().filter_map(|line| line.request.clone().ok()).collect();
-    let mut responses = engine.allocate_with(&requests, report).into_iter();
-    batch
-        .into_iter()
-        .map(|line| {
-            let answer = line.request.and_then(|_| responses.next().unwrap_or_else(|| unreachable!()));
-            (line.id, answer)
-        })
-        .collect()
+    let mut responses = engine.allocate(&requests, report)?.into_iter();
+    let answer = |line: Line| {
+        let answer = line.request.and_then(|_| responses.next().unwrap_or_else(|| unreachable!()));
+        (line.id, answer)
+    };
+    Ok(batch.into_iter().map(answer).collect())
 }
 
 /// Tensors of a trace file: name to type, shape and bytes.

@@ -1,12 +1,16 @@
 //! The `bidslate` command.
 
 mod allocate;
+mod auction;
+mod auction_table;
 mod catalog;
 mod import;
 mod init_model;
 mod inspect;
+mod lines;
 mod progress;
 mod quantize;
+mod replay;
 mod table;
 
 use std::process::ExitCode;
@@ -25,11 +29,14 @@ struct Cli {
 #[derive(clap::Subcommand)]
 enum Command {
     Allocate(allocate::AllocateArgs),
+    Auction(auction::AuctionArgs),
     Catalog(catalog::CatalogArgs),
     Quantize(quantize::QuantizeArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
     InitModel(init_model::InitModelArgs),
+    Replay(replay::ReplayArgs),
+    Explain(replay::ExplainArgs),
 }
 
 fn main() -> ExitCode {
@@ -40,11 +47,14 @@ fn main() -> ExitCode {
         .init();
     let done = match Cli::parse().command {
         Command::Allocate(args) => args.run(),
+        Command::Auction(args) => args.run(),
         Command::Catalog(args) => args.run().map(|()| true),
         Command::Quantize(args) => args.run().map(|()| true),
         Command::Import(args) => args.run().map(|()| true),
         Command::Inspect(args) => args.run().map(|()| true),
         Command::InitModel(args) => args.run().map(|()| true),
+        Command::Replay(args) => args.run(),
+        Command::Explain(args) => args.run(),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
