@@ -311,7 +311,7 @@ pub enum DeviceError {
         /// Its value.
         value: usize,
         /// What the kernels take.
-        expected: &'static str,
+        expected: String,
     },
     /// A call to the device failed.
     #[error("{device}: {call}: {message}")]

@@ -60,6 +60,16 @@ fn recorded_work_runs_when_it_is_launched() {
 }
 
 #[test]
+fn uploads_are_kept_until_the_device_has_read_them() {
+    run("many_uploads", &[("FAKE_MEMORY", "100000000")]);
+}
+
+#[test]
+fn work_is_timed_on_the_device() {
+    run("timed", &[]);
+}
+
+#[test]
 fn wrong_launches_are_refused() {
     run("wrong_launches", &[]);
 }
@@ -164,6 +174,40 @@ mod scenarios {
         let refused = stream.capture(&mut || from.upload(0, &[3; 16])).err().unwrap().to_string();
         assert!(refused.contains("upload: not while a graph is recorded"), "{refused}");
         from.upload(0, &[3; 16]).expect("the capture has ended");
+    }
+
+    /// Sizes below, at and above that of the staging memory.
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn many_uploads() {
+        let stream = stream();
+        let megabytes = [1, 3, 4, 5, 2, 2, 1, 3, 9, 1].map(|m: usize| m << 20);
+        let values = |i: usize, len: usize| (0..len).map(|k| (k % 251 + 7 * i) as u8).collect::<Vec<_>>();
+        let mut buffers: Vec<_> =
+            megabytes.iter().map(|&len| Buffer::<u8>::new(&stream, len).unwrap()).collect();
+        for (i, (buffer, len)) in buffers.iter_mut().zip(megabytes).enumerate() {
+            let mut values = values(i, len);
+            buffer.upload(0, &values).unwrap();
+            // The source may be changed at once.
+            values.fill(0);
+        }
+        for (i, (buffer, len)) in buffers.iter().zip(megabytes).enumerate() {
+            assert!(buffer.to_vec().unwrap() == values(i, len), "buffer {i}");
+        }
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn timed() {
+        let driver = Driver::open(0).unwrap();
+        let stream = driver.stream().unwrap();
+        assert_eq!(stream.shared_bytes(), 227 << 10);
+        let mut runs = 0;
+        let time = stream.time(&mut || {
+            runs += 1;
+            Ok(())
+        });
+        assert_eq!((time, runs), (Ok(std::time::Duration::from_millis(1)), 1));
     }
 
     #[test]

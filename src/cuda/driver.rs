@@ -6,6 +6,7 @@
 mod graph;
 mod kernels;
 mod probe;
+mod staging;
 mod stream;
 
 use std::sync::{Arc, OnceLock};
@@ -38,7 +39,8 @@ impl Driver {
         let kernels = Kernels::load(&context).map_err(|e| failed("load kernels", e))?;
         let description =
             format!("{device}, {} ({}), driver of CUDA {}", found.name, found.architecture, found.driver);
-        Ok(Self(Arc::new(Context { kernels, context, device, description, lost: OnceLock::new() })))
+        let (shared_bytes, lost) = (found.shared_bytes, OnceLock::new());
+        Ok(Self(Arc::new(Context { kernels, context, device, description, shared_bytes, lost })))
     }
 
     /// A new stream; streams run side by side.
@@ -46,8 +48,11 @@ impl Driver {
     /// # Errors
     /// [`DeviceError::Failed`].
     pub fn stream(&self) -> Result<Arc<dyn Stream>, DeviceError> {
-        let stream = self.0.call("create stream", || self.0.context.new_stream())?;
-        Ok(Arc::new(DriverStream::new(self.0.clone(), stream)))
+        let stream = self.0.call("create stream", || {
+            let stream = self.0.context.new_stream()?;
+            DriverStream::new(self.0.clone(), stream)
+        })?;
+        Ok(Arc::new(stream))
     }
 
     /// Name of the device, its architecture, and the driver's version.
@@ -62,6 +67,8 @@ struct Context {
     context: Arc<CudaContext>,
     device: String,
     description: String,
+    /// Most dynamic shared memory of a block.
+    shared_bytes: usize,
     /// The fault that ended the context.
     lost: OnceLock<DeviceError>,
 }

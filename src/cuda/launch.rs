@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytemuck::Pod;
 use half::bf16;
@@ -51,6 +52,15 @@ pub trait Stream: Send + Sync {
 
     /// Waits for all work enqueued so far.
     fn synchronize(&self) -> Result<(), DeviceError>;
+
+    /// Runs `work` and waits for it: the time between its begin and its end on the device.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`DeviceError::Failed`].
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError>;
+
+    /// Most dynamic shared memory of a block, in bytes.
+    fn shared_bytes(&self) -> usize;
 
     /// Records the launches and copies that `work` enqueues on this stream, instead of running them. Nothing else may
     /// happen on the stream meanwhile, from no thread: it is refused, and a buffer that is dropped spoils the recording.

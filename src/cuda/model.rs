@@ -9,7 +9,7 @@ use super::decoder::Decoder;
 use super::encoder::Encoder;
 use super::launch::{Buffer, Stream};
 use super::lists::MAX_SLOTS;
-use super::norm_product::MOST_COLUMNS;
+use super::norm_product::{self, MOST_COLUMNS};
 use super::payment::PaymentNetwork;
 use super::reward::RewardModel;
 use super::segment_attention;
@@ -80,15 +80,21 @@ impl DeviceModel {
 
 /// Refuses what the kernels do not take of what a configuration may hold; head sizes are theirs already.
 fn check_sizes(stream: &dyn Stream, config: &ModelConfig) -> Result<(), DeviceError> {
-    let refuse = |key: &'static str, value: usize, expected: &'static str| DeviceError::Unsupported {
+    let refuse = |key: &'static str, value: usize, expected: &str| DeviceError::Unsupported {
         device: stream.describe(),
         key,
         value,
-        expected,
+        expected: expected.into(),
     };
     let reward_head = config.reward_hidden_size / config.reward_heads;
     if config.hidden_size > MOST_COLUMNS {
         return Err(refuse("hidden_size", config.hidden_size, "at most 1024"));
+    }
+    let (needed, held) = (norm_product::shared_bytes(config.hidden_size), stream.shared_bytes());
+    if needed > held {
+        let expected =
+            format!("rows that need up to the {held} bytes of a block's shared memory, not {needed}");
+        return Err(refuse("hidden_size", config.hidden_size, &expected));
     }
     if !config.ffn_size.is_multiple_of(16) {
         return Err(refuse("ffn_size", config.ffn_size, "a multiple of 16"));

@@ -12,6 +12,11 @@ const THREADS: u32 = 256;
 /// Bytes of the ring that weights stream through.
 const RING_BYTES: usize = 32 << 10;
 
+/// Shared memory of a block that norms rows of `d` columns.
+pub(crate) fn shared_bytes(d: usize) -> usize {
+    ROWS * d.next_multiple_of(64) * 2 + RING_BYTES
+}
+
 /// Rows to be normed, rounded to bf16 and multiplied.
 #[derive(Debug, Clone, Copy)]
 pub struct NormedRows {
@@ -50,7 +55,7 @@ impl Tiling {
         assert!(d.is_multiple_of(8) && d <= MOST_COLUMNS, "rows of {d} columns do not fit");
         assert!(self.tiles_per_block > 0, "blocks without tiles");
         let blocks = n.div_ceil(self.width.columns()).div_ceil(self.tiles_per_block);
-        let shared = ROWS * d.next_multiple_of(64) * 2 + RING_BYTES;
+        let shared = shared_bytes(d);
         let shape = LaunchShape::new([size(blocks), size(m.div_ceil(ROWS)), 1], THREADS).shared(size(shared));
         (shape, size(self.tiles_per_block))
     }

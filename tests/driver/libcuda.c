@@ -2,7 +2,7 @@
 // `ptx_stream_copy`, which it carries out itself.
 //
 // From the environment, each with a default: FAKE_VERSION (13000), FAKE_DEVICES (1; 0 makes cuInit fail as the driver
-// does), FAKE_CAPABILITY (90), FAKE_MEMORY (1048576 bytes that may be allocated). A launch over FAULT rows loses the
+// does), FAKE_CAPABILITY (90), FAKE_SHARED (232448 bytes), FAKE_MEMORY (1048576 bytes that may be allocated). A launch over FAULT rows loses the
 // context: that call and all later ones fail.
 
 #include <stdlib.h>
@@ -23,6 +23,9 @@ static int lost = SUCCESS;
 static _Thread_local void* current = NULL;
 static size_t allocated = 0;
 static int shared_limit = SHARED_LIMIT;
+// The page-locked memory that was allocated last.
+static char* pinned = NULL;
+static size_t pinned_bytes = 0;
 
 static long setting(const char* name, long otherwise) {
   const char* text = getenv(name);
@@ -45,7 +48,10 @@ int cuDeviceGet(int* device, int index) {
 int cuDeviceGetAttribute(int* value, int attribute, int device) {
   long capability = setting("FAKE_CAPABILITY", 90);
   (void)device;
-  *value = (int)(attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : 0);
+  *value = (int)(attribute == 75   ? capability / 10
+                 : attribute == 76 ? capability % 10
+                 : attribute == 97 ? setting("FAKE_SHARED", SHARED_MOST)
+                                   : 0);
   return SUCCESS;
 }
 int cuDeviceGetName(char* name, int length, int device) {
@@ -120,10 +126,6 @@ int cuStreamDestroy_v2(void* stream) {
   (void)stream;
   return lost;
 }
-int cuStreamSynchronize(void* stream) {
-  (void)stream;
-  return lost;
-}
 
 // Knows nothing of a lost context: the caller has to remember it.
 int cuMemAlloc_v2(Address* address, size_t bytes) {
@@ -147,6 +149,18 @@ int cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
   *free_bytes = *total - allocated;
   return lost;
 }
+int cuMemHostAlloc(void** memory, size_t bytes, unsigned flags) {
+  (void)flags;
+  *memory = malloc(bytes);
+  pinned = *memory;
+  pinned_bytes = bytes;
+  return lost;
+}
+int cuMemFreeHost(void* memory) {
+  free(memory);
+  return lost;
+}
+
 // A copy, done at once or, while a graph is captured, whenever the graph is launched.
 struct Copy {
   void* to;
@@ -155,8 +169,23 @@ struct Copy {
 };
 static struct Copy graph[16];
 static int recorded = 0, capturing = 0;
+// Copies from page-locked memory, which the driver reads when it comes to them: here, when somebody waits.
+static struct Copy pending[64];
+static int waiting = 0;
+
+static void catch_up(void) {
+  for (int i = 0; i < waiting && !lost; i++) memcpy(pending[i].to, pending[i].from, pending[i].bytes);
+  waiting = 0;
+}
+
+int cuStreamSynchronize(void* stream) {
+  (void)stream;
+  catch_up();
+  return lost;
+}
 
 static int copy(void* to, const void* from, size_t bytes) {
+  catch_up();
   if (capturing) {
     graph[recorded++] = (struct Copy){to, from, bytes};
   } else if (!lost) {
@@ -202,7 +231,10 @@ int cuGraphDestroy(void* captured) {
 
 int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void* stream) {
   (void)stream;
-  return copy((void*)to, from, bytes);
+  const char* start = from;
+  if (start < pinned || start >= pinned + pinned_bytes || waiting == 64) return copy((void*)to, from, bytes);
+  pending[waiting++] = (struct Copy){(void*)to, from, bytes};
+  return lost;
 }
 int cuMemcpyDtoHAsync_v2(void* to, Address from, size_t bytes, void* stream) {
   (void)stream;
@@ -221,6 +253,26 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
   unsigned rows = *(unsigned*)arguments[2];
   if (rows == FAULT) lost = ILLEGAL_ADDRESS;
   return copy(*(void**)arguments[1], *(void**)arguments[0], (size_t)rows * 16);
+}
+
+// Time passes by a millisecond from event to event.
+int cuEventCreate(void** event, unsigned flags) {
+  *event = calloc(1, sizeof(int));
+  return flags ? INVALID_VALUE : lost;
+}
+int cuEventRecord(void* event, void* stream) {
+  static int now = 0;
+  (void)stream;
+  *(int*)event = ++now;
+  return lost;
+}
+int cuEventElapsedTime_v2(float* milliseconds, void* start, void* end) {
+  *milliseconds = (float)(*(int*)end - *(int*)start);
+  return lost;
+}
+int cuEventDestroy_v2(void* event) {
+  free(event);
+  return lost;
 }
 
 int cuGetErrorName(int error, const char** name) {

@@ -1,10 +1,14 @@
 //! The emulated GPU as a device of the engine's host side.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bidslate::cuda::launch::{Address, Argument, Graph, Kernel, LaunchShape, Stream};
 use bidslate::error::DeviceError;
 use simt::{Build, Copies, Emulator, Schedule};
+
+/// Shared memory of a block, as on an H100.
+pub const SHARED_BYTES: usize = 227 << 10;
 
 /// A stream whose work runs at once, on the thread that enqueues it.
 pub struct EmulatedStream {
@@ -114,6 +118,16 @@ impl Stream for EmulatedStream {
 
     fn synchronize(&self) -> Result<(), DeviceError> {
         self.emulator("synchronize").map(|_| ())
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {
+        let start = Instant::now();
+        work()?;
+        Ok(start.elapsed())
+    }
+
+    fn shared_bytes(&self) -> usize {
+        SHARED_BYTES
     }
 
     fn capture(

@@ -19,6 +19,8 @@ pub(super) struct Found {
     pub architecture: String,
     /// CUDA version of the driver.
     pub driver: String,
+    /// Most dynamic shared memory that a block may have.
+    pub shared_bytes: usize,
 }
 
 /// Looks for the device. Nothing here panics, whatever is missing: cudarc does where it loads a library or a symbol
@@ -38,7 +40,7 @@ pub(super) fn probe(index: usize) -> Result<Found, DeviceError> {
     if index >= count {
         return Err(DeviceError::NoDevice { index, count });
     }
-    let (name, capability) = properties(index).map_err(failed)?;
+    let Properties { name, capability, shared_bytes } = properties(index).map_err(failed)?;
     if capability < CAPABILITY {
         let dotted = |(major, minor)| format!("{major}.{minor}");
         return Err(DeviceError::Architecture {
@@ -48,7 +50,7 @@ pub(super) fn probe(index: usize) -> Result<Found, DeviceError> {
         });
     }
     let architecture = format!("sm_{}{}", capability.0, capability.1);
-    Ok(Found { name, architecture, driver: release(version) })
+    Ok(Found { name, architecture, driver: release(version), shared_bytes })
 }
 
 /// The CUDA version that the driver supports, 1000 major + 10 minor.
@@ -71,16 +73,28 @@ fn device_count() -> Result<usize, DriverError> {
     }
 }
 
-/// Name and compute capability.
-fn properties(index: usize) -> Result<(String, (i32, i32)), DriverError> {
+struct Properties {
+    name: String,
+    /// Compute capability.
+    capability: (i32, i32),
+    shared_bytes: usize,
+}
+
+fn properties(index: usize) -> Result<Properties, DriverError> {
+    use CUdevice_attribute::*;
     let device = result::device::get(index as i32)?;
     let attribute = |attribute| {
         // SAFETY: the driver gave the device.
         unsafe { result::device::get_attribute(device, attribute) }
     };
-    let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-    let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-    Ok((result::device::get_name(device)?, (major, minor)))
+    let major = attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let shared_bytes = attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+    Ok(Properties {
+        name: result::device::get_name(device)?,
+        capability: (major, minor),
+        shared_bytes: shared_bytes.max(0) as usize,
+    })
 }
 
 #[cfg(test)]

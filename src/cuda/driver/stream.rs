@@ -1,14 +1,16 @@
 //! One stream of the driver.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUresult, CUstreamCaptureMode};
+use cudarc::driver::sys::{CUevent, CUevent_flags, CUgraphInstantiate_flags, CUresult, CUstreamCaptureMode};
 use cudarc::driver::{CudaStream, DriverError, result};
 
 use super::Context;
 use super::graph::DriverGraph;
+use super::staging::{STAGING_BYTES, Staging};
 use crate::cuda::launch::{Address, Argument, Graph, Kernel, LaunchShape, Stream};
 use crate::error::DeviceError;
 
@@ -17,11 +19,19 @@ pub(super) struct DriverStream {
     context: Arc<Context>,
     /// Whether work is recorded instead of run.
     capturing: AtomicBool,
+    staging: Mutex<Staging>,
 }
 
 impl DriverStream {
-    pub fn new(context: Arc<Context>, stream: Arc<CudaStream>) -> Self {
-        Self { stream, context, capturing: AtomicBool::new(false) }
+    /// A stream of the context, which is current.
+    pub fn new(context: Arc<Context>, stream: Arc<CudaStream>) -> Result<Self, DriverError> {
+        let staging = Mutex::new(Staging::new()?);
+        Ok(Self { stream, context, capturing: AtomicBool::new(false), staging })
+    }
+
+    /// A panic while it was held left at most a copy undone.
+    fn staging(&self) -> MutexGuard<'_, Staging> {
+        self.staging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A call that cannot be part of a graph.
@@ -72,17 +82,25 @@ impl Stream for DriverStream {
 
     fn upload(&self, to: Address, from: &[u8]) -> Result<(), DeviceError> {
         self.call("upload", || {
-            // SAFETY: the caller owns the destination. The source is pageable memory (nothing here pins any), which
-            // the driver has read when it returns.
-            unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) }
+            if from.len() > STAGING_BYTES {
+                // SAFETY: the caller owns the destination. The source is pageable memory, which the driver has read
+                // when it returns.
+                return unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) };
+            }
+            // SAFETY: the caller owns the destination.
+            unsafe { self.staging().upload(to, from, self.stream.cu_stream()) }
         })
     }
 
     fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {
         self.call("download", || {
-            // SAFETY: the caller owns the source, and `to` outlives the copy, which is waited for.
-            unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }
-                .and(self.stream.synchronize())
+            if to.len() > STAGING_BYTES {
+                // SAFETY: the caller owns the source, and `to` outlives the copy, which is waited for.
+                return unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }
+                    .and(self.stream.synchronize());
+            }
+            // SAFETY: the caller owns the source.
+            unsafe { self.staging().download(from, to, self.stream.cu_stream()) }
         })
     }
 
@@ -133,7 +151,7 @@ impl Stream for DriverStream {
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        self.call("synchronize", || self.stream.synchronize())
+        self.call("synchronize", || self.staging().synchronize(self.stream.cu_stream()))
     }
 
     fn capture(
@@ -153,5 +171,65 @@ impl Stream for DriverStream {
         let graph = graph?.ok_or_else(|| self.refuse("end capture", "there is no graph".into()))?;
         self.context.call("upload graph", || graph.upload())?;
         Ok(Box::new(DriverGraph::new(graph, self.context.clone())))
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {
+        let [start, end] = [self.event()?, self.event()?];
+        start.record()?;
+        work()?;
+        end.record()?;
+        self.synchronize()?;
+        let milliseconds = self.call("time", || {
+            // SAFETY: both events are of this stream and were recorded.
+            unsafe { result::event::elapsed(start.event, end.event) }
+        })?;
+        Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3))
+    }
+
+    fn shared_bytes(&self) -> usize {
+        self.context.shared_bytes
+    }
+}
+
+impl DriverStream {
+    fn event(&self) -> Result<Event<'_>, DeviceError> {
+        let event = self.call("time", || result::event::create(CUevent_flags::CU_EVENT_DEFAULT))?;
+        Ok(Event { event, stream: self })
+    }
+}
+
+/// A moment in the work of a stream.
+struct Event<'s> {
+    event: CUevent,
+    stream: &'s DriverStream,
+}
+
+impl Event<'_> {
+    fn record(&self) -> Result<(), DeviceError> {
+        self.stream.call("time", || {
+            // SAFETY: event and stream are of one context, and live.
+            unsafe { result::event::record(self.event, self.stream.stream.cu_stream()) }
+        })
+    }
+}
+
+impl Drop for Event<'_> {
+    fn drop(&mut self) {
+        // There is nobody to tell: where the context is lost, the event is gone with it.
+        let _ = self.stream.context.call("time", || {
+            // SAFETY: the event was created and is not used again; the driver keeps it until the work is done.
+            unsafe { result::event::destroy(self.event) }
+        });
+    }
+}
+
+impl Drop for DriverStream {
+    fn drop(&mut self) {
+        let _ = self.synchronize();
+        let mut staging = self.staging();
+        let _ = self.context.call("free", || {
+            // SAFETY: the stream was waited for, or its context is lost; nothing comes after this.
+            unsafe { staging.free() }
+        });
     }
 }
