@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bidslate::cpu::Precision;
 use bidslate::engine::{Engine, Report};
-use bidslate::request::Request;
+use bidslate::request::{Audit, PaymentRule, Request};
 use bidslate::response::Timings;
 use criterion::{Criterion, Throughput};
 use setup::Setup;
@@ -66,9 +66,37 @@ fn batches(criterion: &mut Criterion) {
     }
 }
 
+/// A request alone, and with each tier of the regret audit under the network's and another rule: ten ads and ten gammas,
+/// 100 misreports. What `redecode` shares is printed.
+fn audits(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("audit");
+    for threads in [1, 2] {
+        let (engine, mut requests) = setup(threads, Precision::F32, 1);
+        // Nothing but ads, so that every slot is audited.
+        requests[0].organic.clear();
+        for payment in [PaymentRule::Network, PaymentRule::Vcg] {
+            for audit in [Audit::None, Audit::Fixed, Audit::Reselect, Audit::Redecode] {
+                let request = Request { audit, payment, ..requests[0].clone() };
+                let requests = std::slice::from_ref(&request);
+                let mut shared = None;
+                group.bench_function(format!("{payment:?} {audit:?} x{threads}"), |bencher| {
+                    bencher.iter(|| {
+                        let response = engine.allocate(requests).remove(0).expect("an answer");
+                        shared = response.audit.and_then(|audit| audit.decoder);
+                    });
+                });
+                if let Some(shared) = shared {
+                    println!("{shared:?}");
+                }
+            }
+        }
+    }
+}
+
 fn main() {
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
     stages(&mut criterion);
     batches(&mut criterion);
+    audits(&mut criterion);
     criterion.final_summary();
 }

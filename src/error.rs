@@ -222,8 +222,6 @@ pub enum RequestErrorKind {
     Duplicate,
     /// The request is larger than the engine was built for.
     Limit,
-    /// The request asks for something that this build of the engine does not do.
-    Unsupported,
     /// The model's numbers overflowed on this request.
     NotFinite,
     /// The device failed while the request ran on it.

@@ -6,11 +6,11 @@ use crate::catalog::{ItemKind, Rejection, Snapshot};
 use crate::decode::candidates::Ads;
 use crate::decode::search::SearchRules;
 use crate::engine::Limits;
-use crate::error::RequestErrorKind::{Duplicate, Invalid, Limit, Unknown, Unsupported};
+use crate::error::RequestErrorKind::{Duplicate, Invalid, Limit, Unknown};
 use crate::error::{RequestError, RequestErrorKind};
 use crate::model::config::ModelConfig;
 use crate::model::encoder::{History, HistoryEntry};
-use crate::request::{Audit, Behavior, Candidates, PaymentRule, Request};
+use crate::request::{Behavior, Candidates, PaymentRule, Request};
 use crate::response::{MAX_REJECTED_OF_ALL, RejectedItem};
 
 /// A request that can be run.
@@ -45,9 +45,6 @@ pub fn resolve<'s>(
 ) -> Outcome<Resolved<'s>> {
     let rules = rules(request, config, limits)?;
     check_objective(request)?;
-    if request.audit != Audit::None {
-        return refuse(Unsupported, "audit", format!("{:?} is not available in this version", request.audit));
-    }
     let history = history(request, config, limits, snapshot)?;
     let mut rejected = Vec::new();
     let ads = ads(request, limits, snapshot, &mut rejected)?;

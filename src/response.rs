@@ -1,10 +1,13 @@
 //! What comes out: the list, and what each ad pays.
 
+pub mod audit;
+
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::{ItemKind, Rejection};
 use crate::money::Micros;
 use crate::request::RequestId;
+use audit::RegretAudit;
 
 /// The answer to one request.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -26,6 +29,9 @@ pub struct Response {
     /// Candidates and organic items that could not take part, and why. Where the candidates were all ads of
     /// the catalog, at most [`MAX_REJECTED_OF_ALL`] of the ads, in catalog order.
     pub rejected: Vec<RejectedItem>,
+    /// What the ads could gain by other bids; where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<RegretAudit>,
     /// Per slot, what each pricing rule would charge; where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quotes: Option<Vec<Quote>>,
@@ -134,6 +140,8 @@ pub struct Timings {
     pub reward_us: u64,
     /// Payments and counterfactuals.
     pub payment_us: u64,
+    /// Regret audit.
+    pub audit_us: u64,
 }
 
 /// Intermediate tensors of one request, row-major, for comparing implementations.

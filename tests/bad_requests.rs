@@ -31,7 +31,7 @@ fn each_fault_is_named_and_its_neighbours_are_answered() {
     let ad = good["candidates"][0].clone();
     let organic = good["organic"][0].clone();
     let other_creative = world.catalog.creative_ids.last().unwrap();
-    use RequestErrorKind::{Duplicate, Invalid, Limit, Parse, Unknown, Unsupported};
+    use RequestErrorKind::{Duplicate, Invalid, Limit, Parse, Unknown};
     let cases = [
         ("/colour", json!(1), Parse, "colour", "unknown"),
         ("/policy/colour", json!(1), Parse, "policy.colour", "unknown"),
@@ -82,7 +82,7 @@ fn each_fault_is_named_and_its_neighbours_are_answered() {
         ("/context", json!({"hour": -1}), Parse, "context", "-1"),
         ("/context", json!({"hour": 24}), Invalid, "context.hour", "24"),
         ("/payment", json!("barter"), Parse, "payment", "barter"),
-        ("/audit", json!("fixed"), Unsupported, "audit", "Fixed"),
+        ("/audit", json!("all"), Parse, "audit", "all"),
         ("/tie_seed", json!(1.5), Parse, "tie_seed", "1.5"),
     ];
     for (pointer, value, kind, field, says) in cases {

@@ -187,7 +187,8 @@ fn ids_are_given_back_as_they_came() {
 fn timings_are_there_where_asked_for() {
     let run = allocate(&lines(&requests()[..1]), &["--timings"]);
     let timings = &run.json()[0]["timings"];
-    let stages = ["resolve_us", "encode_us", "search_us", "creative_us", "reward_us", "payment_us"];
+    let stages =
+        ["resolve_us", "encode_us", "search_us", "creative_us", "reward_us", "payment_us", "audit_us"];
     assert_eq!(timings.as_object().unwrap().len(), stages.len());
     assert!(stages.iter().all(|stage| timings[stage].is_u64()), "{timings}");
 }

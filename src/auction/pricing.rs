@@ -15,19 +15,13 @@ pub struct PricedAd {
     pub quality: f64,
 }
 
-/// Generalised second price along the list: each ad pays the least that keeps its rank score above the next
-/// ad's, `b_next (q_next / q)^squash`; the last pays its reserve, and so does one with q = 0.
-pub fn gsp(ads: &[PricedAd], squash: f64) -> Vec<f64> {
-    let nexts = ads.iter().skip(1).map(Some).chain([None]);
-    ads.iter()
-        .zip(nexts)
-        .map(|(ad, next)| match next {
-            Some(next) if ad.quality > 0.0 => {
-                next.bid.0 as f64 * libm::pow(next.quality / ad.quality, squash)
-            }
-            _ => ad.reserve.0 as f64,
-        })
-        .collect()
+/// Generalised second price along the list: the least that keeps the rank score of `ad` above that of `next`, the next
+/// ad in the list: `b_next (q_next / q)^squash`. The last ad pays its reserve, and so does one with q = 0.
+pub fn gsp(ad: &PricedAd, next: Option<&PricedAd>, squash: f64) -> f64 {
+    match next {
+        Some(next) if ad.quality > 0.0 => next.bid.0 as f64 * libm::pow(next.quality / ad.quality, squash),
+        _ => ad.reserve.0 as f64,
+    }
 }
 
 /// The Clarke pivot of one ad over the candidate lists, in micros:
@@ -52,10 +46,12 @@ mod tests {
 
     #[test]
     fn gsp_charges_the_next_rank_score() {
-        let ads = [ad(1_000, 0.2), ad(600, 0.1), ad(500, 0.0), ad(400, 0.4)];
-        assert_eq!(gsp(&ads, 1.0), [300.0, 0.0, 7.0, 7.0]);
-        assert_eq!(gsp(&ads[..2], 0.0), [600.0, 7.0]);
-        assert!(gsp(&[], 1.0).is_empty());
+        let (first, second, third) = (ad(1_000, 0.2), ad(600, 0.1), ad(500, 0.0));
+        assert_eq!(gsp(&first, Some(&second), 1.0), 300.0);
+        assert_eq!(gsp(&first, Some(&second), 0.0), 600.0);
+        assert_eq!(gsp(&second, Some(&third), 1.0), 0.0);
+        assert_eq!(gsp(&third, Some(&first), 1.0), 7.0);
+        assert_eq!(gsp(&first, None, 1.0), 7.0);
     }
 
     #[test]

@@ -57,9 +57,14 @@ impl GammaGrid {
 
     /// The bids of a bidder of this true value.
     fn bids(&self, value: u64) -> impl Iterator<Item = u64> {
-        // The cast saturates.
-        self.0.iter().map(move |gamma| ((gamma * value as f64) as u64).min(Micros::MAX.0))
+        self.0.iter().map(move |&gamma| misreport(gamma, value))
     }
+}
+
+/// gamma v, rounded down to a micro and at most [`Micros::MAX`].
+pub(crate) fn misreport(gamma: f64, value: u64) -> u64 {
+    // The cast saturates.
+    ((gamma * value as f64) as u64).min(Micros::MAX.0)
 }
 
 /// What every bidder of a batch wins by other bids than its own.

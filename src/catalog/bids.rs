@@ -17,6 +17,18 @@ pub struct Aggregate {
     pub max: Option<Micros>,
 }
 
+impl Aggregate {
+    /// What one ad bids.
+    pub(crate) fn of(bid: Micros) -> Self {
+        Self { count: 1, sum: u128::from(bid.0), max: Some(bid) }
+    }
+
+    /// Of this range and another.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { count: self.count + other.count, sum: self.sum + other.sum, max: self.max.max(other.max) }
+    }
+}
+
 /// An effective bid in micros, or [`EffectiveBid::NONE`] for an ad that may not be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EffectiveBid(u64);

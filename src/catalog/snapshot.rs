@@ -71,6 +71,8 @@ pub struct Snapshot {
     accounts: Tree<Account>,
     /// By position in the ad index.
     effective: Tree<EffectiveBid>,
+    /// An ad whose effective bid is not what its declared bid and its advertiser's pacing come to.
+    misreport: Option<(u32, Micros)>,
 }
 
 impl Snapshot {
@@ -101,6 +103,7 @@ impl Snapshot {
             active,
             accounts,
             effective: Tree::from_values([]),
+            misreport: None,
         };
         snapshot.refresh_all();
         Ok(snapshot)
@@ -163,6 +166,9 @@ impl Snapshot {
     }
 
     fn effective_bid(&self, item: u32) -> Micros {
+        if let Some((_, bid)) = self.misreport.filter(|&(misreported, _)| misreported == item) {
+            return bid;
+        }
         let bid = self.bids.get(item as usize);
         match self.account(item) {
             // Exact up to one rounding of f64: bids have 44 bits, a pacing 24.
@@ -327,6 +333,14 @@ impl Snapshot {
     /// [`UpdateError`] naming the update and the field.
     pub fn with(&self, updates: &[Update]) -> Result<Self, UpdateError> {
         update::apply(self, updates)
+    }
+
+    /// This snapshot as it would be if the effective bid of the ad `item` were `bid`, for a counterfactual. The two
+    /// share everything but the way to that bid, and the version.
+    pub(crate) fn with_bid(&self, item: u32, bid: Micros) -> Self {
+        let mut changed = Self { misreport: Some((item, bid)), ..self.clone() };
+        changed.refresh(item);
+        changed
     }
 
     /// Makes this snapshot the one after itself.

@@ -4,6 +4,7 @@
 //! what is behind a code is a sub-range.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::catalog::{AdIndex, Aggregate, Snapshot};
 use crate::money::Micros;
@@ -11,6 +12,7 @@ use crate::money::Micros;
 /// The ads a request may show: those named, or all eligible ads of the snapshot.
 ///
 /// Positions count from 0 in the order of (codes, item row).
+#[derive(Clone)]
 pub struct Ads<'s> {
     snapshot: &'s Snapshot,
     index: &'s AdIndex,
@@ -18,9 +20,38 @@ pub struct Ads<'s> {
 }
 
 /// Named ads: where they stand in the catalog's order, and their bids.
+#[derive(Clone)]
 struct Listed {
-    positions: Vec<u32>,
-    bids: Vec<Micros>,
+    positions: Arc<[u32]>,
+    bids: Arc<[Micros]>,
+    /// A position and its bid, in place of the one in `bids`.
+    misreport: Option<(usize, Micros)>,
+}
+
+impl Listed {
+    fn bid(&self, p: usize) -> Micros {
+        self.misreport.filter(|&(misreported, _)| misreported == p).map_or(self.bids[p], |(_, bid)| bid)
+    }
+
+    fn aggregate(&self, range: Range<usize>) -> Aggregate {
+        match self.misreport {
+            Some((p, bid)) if range.contains(&p) => {
+                let (before, after) = (self.declared(range.start..p), self.declared(p + 1..range.end));
+                before.and(Aggregate::of(bid)).and(after)
+            }
+            _ => self.declared(range),
+        }
+    }
+
+    /// Of a range without the misreported bid.
+    fn declared(&self, range: Range<usize>) -> Aggregate {
+        let bids = &self.bids[range];
+        Aggregate {
+            count: bids.len() as u64,
+            sum: bids.iter().map(|b| u128::from(b.0)).sum(),
+            max: bids.iter().copied().max(),
+        }
+    }
 }
 
 impl<'s> Ads<'s> {
@@ -37,7 +68,18 @@ impl<'s> Ads<'s> {
         positions.sort_unstable();
         positions.retain(|&p| snapshot.bid_at(p as usize).is_some());
         let bids = positions.iter().filter_map(|&p| snapshot.bid_at(p as usize)).collect();
-        Self { snapshot, index, listed: Some(Listed { positions, bids }) }
+        let listed = Listed { positions: positions.into(), bids, misreport: None };
+        Self { snapshot, index, listed: Some(listed) }
+    }
+
+    /// The same ads in `changed`, a snapshot in which the one at position `p` has another bid and is eligible still.
+    pub fn with_bid<'c>(&self, changed: &'c Snapshot, p: usize) -> Ads<'c> {
+        let listed = self.listed.as_ref().map(|listed| Listed {
+            positions: listed.positions.clone(),
+            bids: listed.bids.clone(),
+            misreport: changed.bid_at(self.position(p)).map(|bid| (p, bid)),
+        });
+        Ads { snapshot: changed, index: changed.ads(), listed }
     }
 
     /// Whether these are all eligible ads of the snapshot.
@@ -82,7 +124,7 @@ impl<'s> Ads<'s> {
     pub fn bid(&self, p: usize) -> Option<Micros> {
         match &self.listed {
             None => self.snapshot.bid_at(p),
-            Some(l) => Some(l.bids[p]),
+            Some(l) => Some(l.bid(p)),
         }
     }
 
@@ -97,26 +139,20 @@ impl<'s> Ads<'s> {
 
     /// Count, sum and maximum of the eligible bids in `range`.
     pub fn aggregate(&self, range: Range<usize>) -> Aggregate {
-        let Some(listed) = &self.listed else { return self.snapshot.aggregate(range) };
-        let bids = &listed.bids[range];
-        Aggregate {
-            count: bids.len() as u64,
-            sum: bids.iter().map(|b| u128::from(b.0)).sum(),
-            max: bids.iter().copied().max(),
+        match &self.listed {
+            None => self.snapshot.aggregate(range),
+            Some(listed) => listed.aggregate(range),
         }
     }
 
     /// [`Ads::aggregate`] without the positions of `used`, which are sorted.
     pub fn aggregate_without(&self, range: Range<usize>, used: &[u32]) -> Aggregate {
-        let mut total = Aggregate { count: 0, sum: 0, max: None };
+        let mut total = Aggregate::default();
         let mut start = range.start;
         let inside = used.iter().map(|&p| p as usize).filter(|p| range.contains(p));
         for stop in inside.chain([range.end]) {
             if start < stop {
-                let part = self.aggregate(start..stop);
-                total.count += part.count;
-                total.sum += part.sum;
-                total.max = total.max.max(part.max);
+                total = total.and(self.aggregate(start..stop));
             }
             start = stop + 1;
         }
@@ -127,7 +163,7 @@ impl<'s> Ads<'s> {
     pub fn for_each_with_bid(&self, range: Range<usize>, bid: Micros, f: &mut dyn FnMut(usize)) {
         match &self.listed {
             None => self.snapshot.for_each_with_bid(range, bid, f),
-            Some(l) => range.filter(|&p| l.bids[p] == bid).for_each(f),
+            Some(l) => range.filter(|&p| l.bid(p) == bid).for_each(f),
         }
     }
 }

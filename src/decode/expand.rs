@@ -1,10 +1,12 @@
 //! One step of one beam: which codes may follow, what is behind each, and what each weighs.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::bidding::BidWeight;
 use super::candidates::Ads;
 use crate::catalog::{Aggregate, Snapshot};
+use crate::money::Micros;
 use crate::request::{BidAggregate, BidScope};
 
 /// A code that may follow a beam's prefix, and the candidates A(q, k) behind it.
@@ -23,15 +25,9 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// The code's bid in bid units (organic items count 0).
-    fn bid(&self, aggregate: BidAggregate, unit: f64) -> f64 {
-        match aggregate {
-            BidAggregate::Max => self.bids.max.map_or(0.0, |b| b.0 as f64 / unit),
-            BidAggregate::Mean => {
-                let count = self.bids.count + u64::from(self.organic);
-                self.bids.sum as f64 / count as f64 / unit
-            }
-        }
+    /// Where a beam stands once it has taken the code.
+    pub fn prefix(&self) -> Prefix {
+        Prefix { ads: self.ads.clone(), organic: self.organic }
     }
 }
 
@@ -53,8 +49,39 @@ pub(super) struct Expander<'a> {
     pub bid_unit: f64,
     /// The codes of the first layer over all ads, none of them used.
     root: Vec<Child>,
-    /// ln w by [layer][code] for `bid_scope: "code"`; codes with nothing behind them hold NaN, never read.
-    by_code: Option<Vec<Vec<f64>>>,
+    /// For `bid_scope: "code"`.
+    by_code: Option<ByCode>,
+}
+
+/// What is behind a code of a layer, whatever the prefix.
+#[derive(Clone)]
+struct ByCode {
+    /// By [layer][code].
+    behind: Arc<Vec<Vec<CodeBids>>>,
+    /// ln w by [layer][code]; codes with nothing behind them hold NaN, never read.
+    ln_w: Vec<Vec<f64>>,
+}
+
+/// The bids behind a code, so that one of them can be exchanged.
+#[derive(Debug, Clone, Copy, Default)]
+struct CodeBids {
+    all: Aggregate,
+    /// The highest bid but one.
+    second: Option<Micros>,
+}
+
+impl CodeBids {
+    fn add(&mut self, bid: Micros) {
+        self.second = self.second.max(self.all.max.min(Some(bid)));
+        self.all = self.all.and(Aggregate::of(bid));
+    }
+
+    /// With one bid `new` in place of one bid `old`.
+    fn exchanged(self, old: Micros, new: Micros) -> Aggregate {
+        let highest = if self.all.max == Some(old) { self.second } else { self.all.max };
+        let sum = self.all.sum - u128::from(old.0) + u128::from(new.0);
+        Aggregate { sum, max: highest.max(Some(new)), ..self.all }
+    }
 }
 
 impl<'a> Expander<'a> {
@@ -83,34 +110,39 @@ impl<'a> Expander<'a> {
         expander
     }
 
-    /// ln w of every code of every layer over all the request's items, whatever the prefix and the policy.
-    fn weigh_codes(
-        &self,
-        organic: &[u32],
-        excluded: Option<u32>,
-        layers: usize,
-        codes: usize,
-    ) -> Vec<Vec<f64>> {
-        let nothing = Aggregate { count: 0, sum: 0, max: None };
-        let none = Child { code: 0, ads: 0..0, bids: nothing, organic: false, ln_w: 0.0 };
-        (0..layers)
-            .map(|layer| {
-                // Organic items add to the count as ads with a bid of zero would.
-                let mut behind = vec![none.clone(); codes];
-                for p in (0..self.ads.len()).filter(|&p| Some(p as u32) != excluded) {
-                    if let Some(bid) = self.ads.bid(p) {
-                        let bids = &mut behind[usize::from(self.ads.codes(p)[layer])].bids;
-                        bids.count += 1;
-                        bids.sum += u128::from(bid.0);
-                        bids.max = bids.max.max(Some(bid));
-                    }
-                }
-                for &item in organic {
-                    behind[usize::from(self.snapshot.codes(item)[layer])].bids.count += 1;
-                }
-                behind.iter().map(|child| self.weigh(child)).collect()
-            })
-            .collect()
+    /// The same search where the ad at position `p` has another bid: `ads` are those of this search with that bid.
+    pub fn with_bid(&self, ads: &'a Ads<'a>, p: usize) -> Self {
+        let mut changed = Self { ads, root: self.root.clone(), by_code: self.by_code.clone(), ..*self };
+        if let Some(child) = changed.root.iter_mut().find(|child| as_usize(&child.ads).contains(&p)) {
+            *child = self.child(child.code, child.ads.clone(), ads.aggregate(as_usize(&child.ads)));
+        }
+        if let (Some(by_code), Some(old), Some(new)) = (&mut changed.by_code, self.ads.bid(p), ads.bid(p)) {
+            let layers = by_code.behind.iter().zip(&mut by_code.ln_w);
+            for ((behind, ln_w), &code) in layers.zip(ads.codes(p)) {
+                let bids = behind[usize::from(code)].exchanged(old, new);
+                ln_w[usize::from(code)] = self.weigh(bids, false);
+            }
+        }
+        changed
+    }
+
+    /// The bids behind every code of every layer over all the request's items, whatever the prefix and the policy.
+    /// Organic items add to the count as ads with a bid of zero would.
+    fn weigh_codes(&self, organic: &[u32], excluded: Option<u32>, layers: usize, codes: usize) -> ByCode {
+        let mut behind = vec![vec![CodeBids::default(); codes]; layers];
+        for p in (0..self.ads.len()).filter(|&p| Some(p as u32) != excluded) {
+            let Some(bid) = self.ads.bid(p) else { continue };
+            for (layer, &code) in behind.iter_mut().zip(self.ads.codes(p)) {
+                layer[usize::from(code)].add(bid);
+            }
+        }
+        for &item in organic {
+            for (layer, &code) in behind.iter_mut().zip(self.snapshot.codes(item)) {
+                layer[usize::from(code)].all.count += 1;
+            }
+        }
+        let weigh = |layer: &Vec<CodeBids>| layer.iter().map(|bids| self.weigh(bids.all, false)).collect();
+        ByCode { ln_w: behind.iter().map(weigh).collect(), behind: Arc::new(behind) }
     }
 
     /// The children of `prefix` in `layer` with their ln w, in the order of their codes. `used` are the
@@ -135,20 +167,26 @@ impl<'a> Expander<'a> {
             self.insert_organic(self.snapshot.codes(item)[layer], out);
         }
         ln_w.extend(out.iter().map(|child| match &self.by_code {
-            Some(table) => table[layer][usize::from(child.code)],
+            Some(by_code) => by_code.ln_w[layer][usize::from(child.code)],
             None => child.ln_w,
         }));
     }
 
-    fn weigh(&self, child: &Child) -> f64 {
-        self.weight.ln(child.bid(self.aggregate, self.bid_unit))
+    /// ln w of a code with these eligible ads behind it, and perhaps an organic item, which bids 0.
+    fn weigh(&self, bids: Aggregate, organic: bool) -> f64 {
+        let bid = match self.aggregate {
+            BidAggregate::Max => bids.max.map_or(0.0, |b| b.0 as f64 / self.bid_unit),
+            BidAggregate::Mean => {
+                let count = bids.count + u64::from(organic);
+                bids.sum as f64 / count as f64 / self.bid_unit
+            }
+        };
+        self.weight.ln(bid)
     }
 
     /// A child with ads alone behind it.
     fn child(&self, code: u16, ads: Range<u32>, bids: Aggregate) -> Child {
-        let mut child = Child { code, ads, bids, organic: false, ln_w: 0.0 };
-        child.ln_w = self.weigh(&child);
-        child
+        Child { code, ads, bids, organic: false, ln_w: self.weigh(bids, false) }
     }
 
     /// The children of the empty prefix: the prepared ones, corrected where a used ad is behind them.
@@ -182,12 +220,12 @@ impl<'a> Expander<'a> {
     /// Adds the next organic item to the child of its code, or a child of its own.
     fn insert_organic(&self, code: u16, children: &mut Vec<Child>) {
         let at = children.binary_search_by_key(&code, |child| child.code).unwrap_or_else(|at| {
-            let bids = Aggregate { count: 0, sum: 0, max: None };
+            let bids = Aggregate::default();
             children.insert(at, Child { code, ads: 0..0, bids, organic: true, ln_w: 0.0 });
             at
         });
         children[at].organic = true;
-        children[at].ln_w = self.weigh(&children[at]);
+        children[at].ln_w = self.weigh(children[at].bids, true);
     }
 }
 

@@ -3,4 +3,6 @@
 pub mod bidding;
 pub mod candidates;
 mod expand;
+mod path;
+pub mod prefixes;
 pub mod search;

@@ -72,11 +72,11 @@ pub struct Row<'a> {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Beam {
+pub(super) struct Beam {
     score: f64,
     /// Sum of ln z of the item being built.
     item_ln_z: f64,
-    prefix: Prefix,
+    pub prefix: Prefix,
     last_code: Option<u16>,
     items: Vec<Chosen>,
     path: Vec<u32>,
@@ -137,6 +137,12 @@ pub struct Search<'a> {
     step: usize,
     beams: Vec<Beam>,
     spare: Vec<Beam>,
+    room: Room,
+}
+
+/// Room to find the ways on. It keeps nothing between steps, so that searches that take turns may share it.
+#[derive(Default)]
+pub struct Room {
     continuations: Vec<Continuation>,
     /// One for each part of the beams that is expanded side by side.
     frontiers: Vec<Frontier>,
@@ -147,8 +153,15 @@ pub struct Search<'a> {
 struct Frontier {
     continuations: Vec<Continuation>,
     fault: Option<RequestError>,
-    children: Vec<Child>,
-    ln_w: Vec<f64>,
+    codes: Codes,
+}
+
+/// The codes that may follow a beam.
+#[derive(Default)]
+pub(super) struct Codes {
+    pub children: Vec<Child>,
+    /// Logit + ln w of each.
+    pub scores: Vec<f64>,
     used: Vec<u32>,
 }
 
@@ -173,7 +186,7 @@ impl<'a> Search<'a> {
             excluded,
             (rules.code_layers, rules.codebook_size),
         );
-        let mut search = Self {
+        Self::from_the_start(Self {
             rules,
             snapshot,
             ads,
@@ -181,16 +194,38 @@ impl<'a> Search<'a> {
             excluded,
             expander,
             step: 0,
-            beams: Vec::with_capacity(rules.beam_width),
-            spare: Vec::with_capacity(rules.beam_width),
-            continuations: Vec::new(),
-            frontiers: Vec::new(),
-        };
-        let mut beam = Beam::with_room_for(rules);
+            beams: Vec::new(),
+            spare: Vec::new(),
+            room: Room::default(),
+        })
+    }
+
+    /// The search for lists of `ads`, which are this one's but for the bid of the one at position `p`; from the start,
+    /// however far this one has come.
+    pub fn with_bid(&self, ads: &'a Ads<'a>, p: usize) -> Self {
+        Self::from_the_start(Self {
+            ads,
+            expander: self.expander.with_bid(ads, p),
+            beams: Vec::new(),
+            spare: Vec::new(),
+            room: Room::default(),
+            step: 0,
+            ..*self
+        })
+    }
+
+    /// Opens the one empty beam of a search that has none.
+    fn from_the_start(mut search: Self) -> Self {
+        let mut beam = Beam::with_room_for(search.rules);
         search.open_slot(&mut beam);
         search.beams.push(beam);
         search.enter_rows();
         search
+    }
+
+    /// Exchanges the room it works in.
+    pub fn swap_room(&mut self, room: &mut Room) {
+        std::mem::swap(&mut self.room, room);
     }
 
     /// Steps taken so far: the position that the rows must be run at.
@@ -204,7 +239,7 @@ impl<'a> Search<'a> {
     }
 
     /// The rows to run at this position, in the order of their beams.
-    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> + Clone {
         let step = self.step;
         self.beams
             .iter()
@@ -217,17 +252,39 @@ impl<'a> Search<'a> {
     /// # Errors
     /// [`RequestErrorKind::NotFinite`] where the logit of a code that may follow is not finite.
     pub fn advance(&mut self, exec: Exec, logits: &[f32]) -> Result<(), RequestError> {
-        self.expand(exec, logits)?;
-        keep_best(&mut self.continuations, self.rules.beam_width);
+        let width = self.rules.codebook_size;
+        self.advance_by(exec, |row| logits.get(row * width..(row + 1) * width).unwrap_or_default())
+    }
+
+    /// [`Search::advance`] with the logits `[W]` of each row, wherever they lie.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn advance_by<'l>(
+        &mut self,
+        exec: Exec,
+        logits: impl Fn(usize) -> &'l [f32] + Sync,
+    ) -> Result<(), RequestError> {
+        let mut room = std::mem::take(&mut self.room);
+        let expanded = self.expand(exec, &logits, &mut room);
+        if expanded.is_ok() {
+            keep_best(&mut room.continuations, self.rules.beam_width);
+            self.take(&room.continuations);
+        }
+        self.room = room;
+        expanded
+    }
+
+    /// Goes on with these continuations.
+    fn take(&mut self, continuations: &[Continuation]) {
         let mut next = std::mem::take(&mut self.spare);
-        next.resize_with(self.continuations.len(), || Beam::with_room_for(self.rules));
-        for (beam, continuation) in next.iter_mut().zip(&self.continuations) {
+        next.resize_with(continuations.len(), || Beam::with_room_for(self.rules));
+        for (beam, continuation) in next.iter_mut().zip(continuations) {
             self.follow(continuation, beam);
         }
         self.spare = std::mem::replace(&mut self.beams, next);
         self.step += 1;
         self.enter_rows();
-        Ok(())
     }
 
     /// The candidate lists, best beam first.
@@ -236,6 +293,11 @@ impl<'a> Search<'a> {
             .into_iter()
             .map(|b| CandidateList { items: b.items, score: b.score, path: b.path })
             .collect()
+    }
+
+    /// The codes `[C_p]` of an item.
+    pub(super) fn codes_of(&self, item: u32) -> &[u16] {
+        self.snapshot.codes(item)
     }
 
     fn layer(&self) -> usize {
@@ -250,7 +312,7 @@ impl<'a> Search<'a> {
     }
 
     /// Begins the next slot of a beam: nothing of an item is built yet.
-    fn open_slot(&self, beam: &mut Beam) {
+    pub(super) fn open_slot(&self, beam: &mut Beam) {
         let slot = beam.items.len();
         let policy = &self.rules.policy;
         let allowed = policy.max_ads.is_none_or(|most| beam.ads < most)
@@ -263,9 +325,15 @@ impl<'a> Search<'a> {
 
     /// Gathers the continuations of all beams, or at least the best of them. Which part of the beams a thread takes
     /// does not show in the result: the order of continuations is total.
-    fn expand(&mut self, exec: Exec, logits: &[f32]) -> Result<(), RequestError> {
-        let mut frontiers = std::mem::take(&mut self.frontiers);
-        let pieces = exec.pieces(logits.len() * OPERATIONS_PER_CODE);
+    fn expand<'l>(
+        &self,
+        exec: Exec,
+        logits: &(impl Fn(usize) -> &'l [f32] + Sync),
+        room: &mut Room,
+    ) -> Result<(), RequestError> {
+        let Room { continuations, frontiers } = room;
+        let open = self.beams.iter().filter(|beam| !beam.finished).count();
+        let pieces = exec.pieces(open * self.rules.codebook_size * OPERATIONS_PER_CODE);
         frontiers.resize_with(pieces.max(frontiers.len()), Frontier::default);
         exec.each_with(&mut frontiers[..pieces], |piece, frontier| {
             frontier.continuations.clear();
@@ -273,18 +341,22 @@ impl<'a> Search<'a> {
             frontier.fault = beams.into_iter().find_map(|q| self.expand_beam(q, logits, frontier).err());
             keep_best(&mut frontier.continuations, self.rules.beam_width);
         });
-        self.continuations.clear();
+        continuations.clear();
         let mut fault = None;
         for frontier in &mut frontiers[..pieces] {
-            self.continuations.append(&mut frontier.continuations);
+            continuations.append(&mut frontier.continuations);
             fault = fault.or(frontier.fault.take());
         }
-        self.frontiers = frontiers;
         fault.map_or(Ok(()), Err)
     }
 
     /// Adds the continuations of beam `q`.
-    fn expand_beam(&self, q: usize, logits: &[f32], frontier: &mut Frontier) -> Result<(), RequestError> {
+    fn expand_beam<'l>(
+        &self,
+        q: usize,
+        logits: impl Fn(usize) -> &'l [f32],
+        frontier: &mut Frontier,
+    ) -> Result<(), RequestError> {
         let beam = &self.beams[q];
         let finished = Continuation {
             score: beam.score,
@@ -293,48 +365,58 @@ impl<'a> Search<'a> {
             code: -1,
             prefix: Prefix::default(),
         };
+        let Frontier { continuations, codes, .. } = frontier;
         if beam.finished {
-            frontier.continuations.push(finished);
+            continuations.push(finished);
             return Ok(());
         }
-        let width = self.rules.codebook_size;
-        let row = beam.path[self.step] as usize;
-        let logits = logits.get(row * width..(row + 1) * width).unwrap_or_default();
-        let Frontier { continuations, children, ln_w, used, .. } = frontier;
-        beam.used(self.excluded, used);
-        let organic = self.organic.get(beam.organics).copied();
-        self.expander.expand(&beam.prefix, self.layer(), used, organic, children, ln_w);
-        // From here on ln_w holds logit + ln w.
-        for (x, child) in ln_w.iter_mut().zip(children.iter()) {
-            let logit = logits[usize::from(child.code)];
-            if !logit.is_finite() {
-                return Err(RequestError::new(
-                    RequestErrorKind::NotFinite,
-                    "history",
-                    format!("the logit of code {} at position {} is {logit}", child.code, self.step),
-                ));
-            }
-            *x += f64::from(logit);
-        }
-        let log_sum = log_sum_exp(ln_w);
+        let log_sum = self.weigh_codes(beam, self.step, logits(beam.path[self.step] as usize), codes)?;
         if log_sum == f64::NEG_INFINITY {
             continuations.push(finished);
             return Ok(());
         }
         let score = beam.score;
-        continuations.extend(children.iter().zip(ln_w.iter()).filter(|(_, x)| **x > f64::NEG_INFINITY).map(
-            |(child, x)| {
-                let ln_z = x - log_sum;
-                Continuation {
-                    score: score + ln_z,
-                    ln_z,
-                    beam: q as u32,
-                    code: i32::from(child.code),
-                    prefix: Prefix { ads: child.ads.clone(), organic: child.organic },
-                }
-            },
-        ));
+        let ways = codes.children.iter().zip(&codes.scores).filter(|(_, x)| **x > f64::NEG_INFINITY);
+        continuations.extend(ways.map(|(child, x)| {
+            let ln_z = x - log_sum;
+            Continuation {
+                score: score + ln_z,
+                ln_z,
+                beam: q as u32,
+                code: i32::from(child.code),
+                prefix: child.prefix(),
+            }
+        }));
         Ok(())
+    }
+
+    /// The codes that may follow `beam` at `step`, where its row has these logits `[W]`, into `codes`. Returns ln of
+    /// the sum of w e^logit over them; -infinity where all are masked.
+    pub(super) fn weigh_codes(
+        &self,
+        beam: &Beam,
+        step: usize,
+        logits: &[f32],
+        codes: &mut Codes,
+    ) -> Result<f64, RequestError> {
+        let Codes { children, scores, used } = codes;
+        beam.used(self.excluded, used);
+        let organic = self.organic.get(beam.organics).copied();
+        let layer = step % self.rules.code_layers;
+        self.expander.expand(&beam.prefix, layer, used, organic, children, scores);
+        // From here on `scores` holds logit + ln w.
+        for (x, child) in scores.iter_mut().zip(children.iter()) {
+            let logit = logits[usize::from(child.code)];
+            if !logit.is_finite() {
+                return Err(RequestError::new(
+                    RequestErrorKind::NotFinite,
+                    "history",
+                    format!("the logit of code {} at position {step} is {logit}", child.code),
+                ));
+            }
+            *x += f64::from(logit);
+        }
+        Ok(log_sum_exp(scores))
     }
 
     /// Makes `beam` the one that a continuation leads to.
@@ -355,16 +437,20 @@ impl<'a> Search<'a> {
 
     /// Chooses the item behind a beam's full code, and opens the next slot.
     fn close_item(&self, beam: &mut Beam) {
-        let slot = beam.items.len();
         let (item, position) = self.best_item(beam);
-        match position {
+        self.show(beam, Chosen { item, position, ln_z: beam.item_ln_z });
+    }
+
+    /// Puts an item into the open slot of a beam, and opens the next.
+    pub(super) fn show(&self, beam: &mut Beam, chosen: Chosen) {
+        match chosen.position {
             Some(_) => {
                 beam.ads += 1;
-                beam.last_ad = Some(slot);
+                beam.last_ad = Some(beam.items.len());
             }
             None => beam.organics += 1,
         }
-        beam.items.push(Chosen { item, position, ln_z: beam.item_ln_z });
+        beam.items.push(chosen);
         self.open_slot(beam);
     }
 

@@ -7,7 +7,7 @@ use super::cpu::CpuBackend;
 use super::gpu::GpuBackend;
 use super::gpu_batch::GpuWorkspace;
 use super::workspace::{Workspace, WorkspacePool};
-use super::{Backend, Device, Engine, Limits, Memory};
+use super::{AuditOptions, Backend, Device, Engine, Limits, Memory};
 use crate::catalog::Catalog;
 use crate::cpu::{Isa, Precision};
 use crate::cuda::launch::Stream;
@@ -59,6 +59,7 @@ pub struct EngineBuilder {
     threads: Option<usize>,
     precision: Option<Precision>,
     limits: Option<Limits>,
+    audit: AuditOptions,
     streams: Option<Vec<Arc<dyn Stream>>>,
 }
 
@@ -102,6 +103,12 @@ impl EngineBuilder {
         self
     }
 
+    /// How requests are audited that ask for it.
+    pub fn audit(mut self, audit: AuditOptions) -> Self {
+        self.audit = audit;
+        self
+    }
+
     /// Runs the engine on these streams of one GPU instead of the streams of a [`Device`]; each works on one batch at
     /// a time. For callers that hold a device of their own, and for tests, whose device is emulated.
     pub fn streams(mut self, streams: Vec<Arc<dyn Stream>>) -> Self {
@@ -126,6 +133,9 @@ impl EngineBuilder {
             (Some(streams), _) => Some(streams),
             (None, device) => device.stream()?.map(|stream| vec![stream]),
         };
+        if self.audit.searches == 0 {
+            return Err(option("audit", "runs 0 searches side by side, expected at least 1".into()));
+        }
         let dir =
             self.model.ok_or_else(|| option("model", "is missing, expected a model directory".into()))?;
         let (config, weights) = model::open(&dir)?;
@@ -160,7 +170,18 @@ impl EngineBuilder {
             }
         };
         let memory = Memory { weights, catalog: catalog.snapshot().bytes(), workspaces, loading };
-        Ok(Engine { config, origin, weights_digest: digest, catalog, limits, backend, backend_name, memory })
+        let audit = self.audit;
+        Ok(Engine {
+            config,
+            origin,
+            weights_digest: digest,
+            catalog,
+            limits,
+            audit,
+            backend,
+            backend_name,
+            memory,
+        })
     }
 }
 

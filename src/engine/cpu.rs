@@ -82,12 +82,8 @@ impl CpuBackend {
         let task = Task::new(context, request, &mut timings)?;
         let exec = Exec { isa: self.isa, team };
         let mut run = Run::encode(&self.model, exec, workspace, &task, &mut timings)?;
-        let generated = run.generate(&task, None, context.report.trace, &mut timings)?;
-        task.respond(
-            generated,
-            &mut |task, item, timings| run.generate(task, Some(item), false, timings),
-            timings,
-        )
+        let generated = run.generate(&task, &mut timings)?;
+        task.respond(generated, &mut run, timings)
     }
 }
 

@@ -17,6 +17,14 @@ pub(super) struct Decision {
     pub row: u32,
 }
 
+/// The decision of each slot of a list, with `code_layers` positions an item.
+pub(super) fn decisions(list: &CandidateList, code_layers: usize) -> impl Iterator<Item = Decision> {
+    list.items.iter().enumerate().map(move |(slot, chosen)| {
+        let position = (slot + 1) * code_layers;
+        Decision { item: chosen.item, position, row: list.path[position] }
+    })
+}
+
 /// The decisions of some lists, each once.
 pub(super) struct Decisions {
     /// In the order of the lists and slots that need them first.
@@ -33,11 +41,7 @@ impl Decisions {
         let of_lists = lists
             .iter()
             .map(|list| {
-                let decisions = list.items.iter().enumerate().map(|(slot, chosen)| {
-                    let position = (slot + 1) * code_layers;
-                    Decision { item: chosen.item, position, row: list.path[position] }
-                });
-                decisions
+                decisions(list, code_layers)
                     .map(|decision| {
                         *known.entry(decision).or_insert_with(|| {
                             all.push(decision);

@@ -1,14 +1,18 @@
 //! From a history to candidate lists with their rewards, on the CPU: encoder, search, creatives, reward model, list
 //! choice, payment network.
 
+use std::sync::Arc;
+
 use super::creatives::{Decision, Decisions};
-use super::task::{Generated, Task, Tensors, is_finite, slot_values};
+use super::redecode::Shared;
+use super::task::{Generated, Logits, Task, Tensors, is_finite, slot_values};
 use super::timed;
 use super::workspace::Workspace;
 use crate::auction::choice::{list_reward, winner};
 use crate::catalog::{ItemKind, Snapshot};
 use crate::cpu::Exec;
-use crate::decode::search::{CandidateList, Chosen, Row, Search, SearchRules};
+use crate::decode::prefixes::Entry;
+use crate::decode::search::{CandidateList, Row, Search, SearchRules};
 use crate::error::RequestError;
 use crate::model::Model;
 use crate::model::encoder::add;
@@ -18,15 +22,25 @@ use crate::response::Timings;
 
 /// A request whose history is encoded in a workspace.
 pub(super) struct Run<'m, 'w> {
-    model: &'m Model,
-    exec: Exec<'m>,
-    workspace: &'w mut Workspace,
+    pub(super) model: &'m Model,
+    pub(super) exec: Exec<'m>,
+    pub(super) workspace: &'w mut Workspace,
     /// Tokens of the history.
     tokens: usize,
+    /// What the search went through, where it is needed after it.
+    pub(super) log: Option<SearchLog>,
+    /// What searches under other bids share, once there was one.
+    pub(super) shared: Option<Shared>,
 }
 
-/// The logits of every row at every step, kept for a trace.
-type LogitsLog = Vec<Vec<f32>>;
+/// What a search went through.
+#[derive(Default)]
+pub(super) struct SearchLog {
+    /// Of every row at every step, [steps][rows, W].
+    logits: Arc<Vec<Vec<f32>>>,
+    /// The rows at each position.
+    pub(super) rows: Vec<Vec<Entry>>,
+}
 
 impl<'m, 'w> Run<'m, 'w> {
     /// Encodes the history of `task`, and packs the keys and values that the decoders read.
@@ -37,7 +51,7 @@ impl<'m, 'w> Run<'m, 'w> {
         task: &Task,
         timings: &mut Timings,
     ) -> Result<Self, RequestError> {
-        let mut run = Self { model, exec, workspace, tokens: 0 };
+        let mut run = Self { model, exec, workspace, tokens: 0, log: None, shared: None };
         timed(&mut timings.encode_us, || run.encode_history(task))?;
         timed(&mut timings.creative_us, || run.begin_creatives());
         Ok(run)
@@ -64,7 +78,7 @@ impl<'m, 'w> Run<'m, 'w> {
         ws.mean.fill(0.0);
         states.chunks_exact(d).for_each(|row| add(&mut ws.mean, row));
         ws.mean.iter_mut().for_each(|x| *x /= self.tokens as f32);
-        model.decoder.begin(self.exec, states, &mut ws.scratch.qkv, &mut ws.decoder);
+        model.decoder.begin(self.exec, states, &mut ws.scratch.qkv, &mut ws.cross);
         Ok(())
     }
 
@@ -75,18 +89,11 @@ impl<'m, 'w> Run<'m, 'w> {
     }
 
     /// Searches lists, chooses their creatives, scores them, and asks the payment network about the winner.
-    /// `excluded` is an item that no list may show; `trace` asks for [`Generated::tensors`].
-    pub fn generate(
-        &mut self,
-        task: &Task,
-        excluded: Option<Chosen>,
-        trace: bool,
-        timings: &mut Timings,
-    ) -> Result<Generated, RequestError> {
-        let mut log = trace.then(LogitsLog::new);
+    pub fn generate(&mut self, task: &Task, timings: &mut Timings) -> Result<Generated, RequestError> {
+        self.log = (task.reads_logits() || task.searches_again()).then(SearchLog::default);
         let lists = timed(&mut timings.search_us, || {
             let _span = tracing::debug_span!("search", beams = task.resolved.rules.beam_width).entered();
-            self.search(task, excluded, log.as_mut())
+            self.search(task)
         })?;
         let shown = timed(&mut timings.creative_us, || {
             let _span = tracing::debug_span!("creative", lists = lists.len()).entered();
@@ -97,65 +104,62 @@ impl<'m, 'w> Run<'m, 'w> {
             let _span = tracing::debug_span!("reward", lists = lists.len()).entered();
             self.score(task, lists, shown)
         })?;
-        generated.rates = timed(&mut timings.payment_us, || self.rates(task.context.snapshot, &generated))?;
-        generated.tensors = log.map(|log| self.tensors(&generated, &log));
+        generated.rates =
+            timed(&mut timings.payment_us, || self.winners_rates(task.context.snapshot, &generated))?;
+        generated.logits = self.log.as_ref().map(|log| Logits {
+            steps: log.logits.clone(),
+            first: 0,
+            width: self.model.config.codebook_size,
+        });
+        generated.tensors = task.context.report.trace.then(|| self.tensors(&generated));
         Ok(generated)
     }
 
-    fn search(
-        &mut self,
-        task: &Task,
-        excluded: Option<Chosen>,
-        mut log: Option<&mut LogitsLog>,
-    ) -> Result<Vec<CandidateList>, RequestError> {
+    fn search(&mut self, task: &Task) -> Result<Vec<CandidateList>, RequestError> {
         let (model, resolved) = (self.model, &task.resolved);
-        let config = &model.config;
-        let organic: Vec<u32> = resolved
-            .organic
-            .iter()
-            .copied()
-            .filter(|&item| excluded.is_none_or(|e| e.item != item))
-            .collect();
-        let excluded = excluded.and_then(|chosen| chosen.position);
-        let mut search =
-            Search::new(&resolved.rules, task.context.snapshot, &resolved.ads, &organic, excluded);
+        let snapshot = task.context.snapshot;
+        let mut search = Search::new(&resolved.rules, snapshot, &resolved.ads, &resolved.organic, None);
+        let mut steps = Vec::new();
         while !search.is_over() {
             let position = search.step();
             let m = self.step(position, search.rows());
             let decoder = &mut self.workspace.decoder;
-            let logits = model.decoder.logits(self.exec, config, position, m, decoder);
-            if let Some(log) = log.as_deref_mut() {
-                log.push(logits.to_vec());
+            let logits = model.decoder.logits(self.exec, &model.config, position, 0, m, decoder);
+            if self.log.is_some() {
+                steps.push(logits.to_vec());
             }
             search.advance(self.exec, logits)?;
+        }
+        if let Some(log) = &mut self.log {
+            log.logits = Arc::new(steps);
         }
         Ok(search.into_lists())
     }
 
     /// Runs `rows` of the POI decoder at `position`; returns their number.
-    fn step<'r>(&mut self, position: usize, rows: impl Iterator<Item = Row<'r>>) -> usize {
-        let model = self.model;
+    fn step<'r>(&mut self, position: usize, rows: impl Iterator<Item = Row<'r>> + Clone) -> usize {
+        if let Some(log) = &mut self.log {
+            log.rows.push(rows.clone().map(|row| Some((*row.path.last()?, row.last_code?))).collect());
+        }
+        let (model, ws) = (self.model, &mut *self.workspace);
         model.decoder.step(
             self.exec,
             &model.config,
             &model.embeddings,
             &model.rotary,
             position,
+            0,
             rows,
-            &mut self.workspace.decoder,
-            &mut self.workspace.scratch,
+            &ws.cross,
+            &mut ws.decoder,
+            &mut ws.scratch,
         )
     }
 
     /// Runs the position after the last code of the lists that fill every slot. It has a hidden state, for the
     /// creatives of the last slot, but no head, and so no part in the search.
     fn run_last_position(&mut self, snapshot: &Snapshot, rules: &SearchRules, lists: &[CandidateList]) {
-        let position = rules.list_len * rules.code_layers;
-        let rows = lists.iter().filter(|list| list.path.len() > position).map(|list| Row {
-            last_code: list.items.last().and_then(|last| snapshot.codes(last.item).last().copied()),
-            path: &list.path[..position],
-        });
-        self.step(position, rows);
+        self.step(rules.list_len * rules.code_layers, last_rows(snapshot, rules, lists));
     }
 
     /// The creative of every slot of every list.
@@ -204,11 +208,24 @@ impl<'m, 'w> Run<'m, 'w> {
         let rewards: Vec<f64> = values.iter().map(|v| list_reward(&task.request.objective, v)).collect();
         is_finite("objective", "the reward of a list", rewards.iter().copied())?;
         let winner = winner(rewards.iter().copied().zip(lists.iter().map(|l| l.score))).unwrap_or_default();
-        Ok(Generated { lists, shown, values, rewards, winner, rates: Vec::new(), tensors: None })
+        Ok(Generated {
+            lists,
+            shown,
+            values,
+            rewards,
+            winner,
+            rates: Vec::new(),
+            logits: None,
+            tensors: None,
+        })
     }
 
     /// The payment network's rates of the winning list.
-    fn rates(&mut self, snapshot: &Snapshot, generated: &Generated) -> Result<Vec<f64>, RequestError> {
+    fn winners_rates(
+        &mut self,
+        snapshot: &Snapshot,
+        generated: &Generated,
+    ) -> Result<Vec<f64>, RequestError> {
         let winner = generated.winner;
         let d_r = self.model.config.reward_hidden_size;
         let items = &generated.lists[winner].items;
@@ -224,7 +241,7 @@ impl<'m, 'w> Run<'m, 'w> {
                 z_pctr: libm::exp(chosen.ln_z) * value.pctr_poi,
             })
             .collect();
-        let rates = self.model.payment.rates(self.exec, &inputs, &mut ws.payment);
+        let rates = self.model.payment.rates(self.exec, &inputs, 0..inputs.len(), &mut ws.payment);
         is_finite("payment", "the payment network's rate", rates.iter().copied().map(f64::from))?;
         let is_ad = |item: u32| snapshot.kind(item) == ItemKind::Ad;
         Ok(items
@@ -234,18 +251,30 @@ impl<'m, 'w> Run<'m, 'w> {
             .collect())
     }
 
-    fn tensors(&self, generated: &Generated, log: &LogitsLog) -> Tensors {
+    fn tensors(&self, generated: &Generated) -> Tensors {
         let (config, ws) = (&self.model.config, &*self.workspace);
         let best = &generated.lists[generated.winner];
-        let w = config.codebook_size;
         let filled = best.items.len() * config.poi_code_layers;
-        let rows = best.path.iter().zip(log).take(filled);
         let d_r = config.reward_hidden_size;
         let features = ws.reward.rows(generated.winner);
+        let logits = generated.logits.as_ref();
         Tensors {
             encoder: ws.states[..self.tokens * config.hidden_size].to_vec(),
-            poi_logits: rows.flat_map(|(&row, logits)| &logits[row as usize * w..][..w]).copied().collect(),
+            poi_logits: logits.map_or_else(Vec::new, |logits| logits.along(best, filled)),
             features: ws.reward.features[features.start * d_r..features.end * d_r].to_vec(),
         }
     }
+}
+
+/// The rows after the last code of the lists that fill every slot, in the order of the lists.
+pub(super) fn last_rows<'l>(
+    snapshot: &'l Snapshot,
+    rules: &SearchRules,
+    lists: &'l [CandidateList],
+) -> impl Iterator<Item = Row<'l>> + Clone + use<'l> {
+    let position = rules.list_len * rules.code_layers;
+    lists.iter().filter(move |list| list.path.len() > position).map(move |list| Row {
+        last_code: list.items.last().and_then(|last| snapshot.codes(last.item).last().copied()),
+        path: &list.path[..position],
+    })
 }

@@ -1,7 +1,8 @@
 //! The GPU backend: a model on a device, and one workspace per stream. Requests run in batches.
 
+use super::counterfactual::{Counterfactuals, DecoderWork, RateQuery, Variant};
 use super::gpu_batch::{Batch, GpuWorkspace};
-use super::task::{Context, Task};
+use super::task::{Context, Generated, Task, is_finite};
 use super::workspace::WorkspacePool;
 use crate::cuda::model::DeviceModel;
 use crate::error::{DeviceError, RequestError, RequestErrorKind};
@@ -44,16 +45,13 @@ impl GpuBackend {
         }
         let mut stages = Timings::default();
         let parts: Vec<_> = tasks.iter().map(|task| (task, None)).collect();
-        let generated =
-            match self.batch(context.report.trace, context).generate(workspace, &parts, &mut stages) {
-                Ok(generated) => generated,
-                Err(error) => tasks.iter().map(|_| Err(device_failed(&error))).collect(),
-            };
-        let mut again = |task: &Task, item, timings: &mut Timings| {
-            let lists = self.batch(false, context).generate(workspace, &[(task, Some(item))], timings);
-            // One list for the one task.
-            lists.map_err(|error| device_failed(&error))?.remove(0)
+        let logits = tasks.iter().any(Task::reads_logits);
+        let batch = Batch { logits, trace: context.report.trace, ..self.batch(context) };
+        let generated = match batch.generate(workspace, &parts, &mut stages) {
+            Ok(generated) => generated,
+            Err(error) => tasks.iter().map(|_| Err(device_failed(&error))).collect(),
         };
+        let mut again = Again { batch: self.batch(context), workspace };
         for (((task, generated), place), resolved) in
             tasks.into_iter().zip(generated).zip(places).zip(resolved)
         {
@@ -64,8 +62,44 @@ impl GpuBackend {
         answers.into_iter().flatten().collect()
     }
 
-    fn batch(&self, trace: bool, context: Context) -> Batch<'_> {
-        Batch { model: &self.model, trace, timed: context.report.timings }
+    fn batch(&self, context: Context) -> Batch<'_> {
+        Batch { model: &self.model, trace: false, logits: false, timed: context.report.timings }
+    }
+}
+
+/// Searches again by plain batches of one request: no two bids of one ad can stand in a batch, and the rows of the
+/// request's own search are gone when its neighbours of the batch were searched again.
+struct Again<'m, 'w> {
+    batch: Batch<'m>,
+    workspace: &'w mut GpuWorkspace,
+}
+
+impl Counterfactuals for Again<'_, '_> {
+    fn lists(
+        &mut self,
+        task: &Task,
+        _: &Generated,
+        variants: &[Variant],
+        timings: &mut Timings,
+    ) -> Result<Vec<Generated>, RequestError> {
+        let again = |&variant: &Variant| {
+            let snapshot = variant.snapshot(task.context.snapshot);
+            let changed = variant.task(task, &snapshot);
+            let lists = self.batch.generate(self.workspace, &[(&changed, variant.excluded())], timings);
+            // One list for the one task.
+            lists.map_err(|error| device_failed(&error))?.remove(0)
+        };
+        variants.iter().map(again).collect()
+    }
+
+    fn work(&self) -> Option<DecoderWork> {
+        None
+    }
+
+    fn rates(&mut self, task: &Task, queries: &[RateQuery]) -> Result<Vec<f64>, RequestError> {
+        let rates = self.batch.rates(self.workspace, task, queries).map_err(|error| device_failed(&error))?;
+        is_finite("payment", "the payment network's rate", rates.iter().copied())?;
+        Ok(rates)
     }
 }
 

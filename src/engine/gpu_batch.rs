@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::counterfactual::RateQuery;
 use super::creatives::{Decision, Decisions};
-use super::task::{Context, Generated, Task, Tensors, is_finite, slot_values};
+use super::task::{Context, Generated, Logits, Task, Tensors, is_finite, slot_values};
 use super::{Limits, micros_since};
 use crate::catalog::{ItemKind, Snapshot};
 use crate::cuda::beam_attention::{Beams, CHUNK};
@@ -103,6 +104,8 @@ pub(super) struct Batch<'m> {
     pub model: &'m DeviceModel,
     /// Whether to keep [`Generated::tensors`].
     pub trace: bool,
+    /// Whether to keep [`Generated::logits`].
+    pub logits: bool,
     /// Whether to wait after each stage, so that its time can be told.
     pub timed: bool,
 }
@@ -113,7 +116,7 @@ type ShownLists = Vec<Result<Vec<Vec<Shown>>, RequestError>>;
 /// What the search of one request came to.
 type Lists = Result<Vec<CandidateList>, RequestError>;
 
-/// The logits of every row at every step, kept for a trace: [steps][rows, W].
+/// The logits of every row at every step: [steps][rows, W].
 type LogitsLog = Vec<Vec<f32>>;
 
 impl Batch<'_> {
@@ -133,7 +136,7 @@ impl Batch<'_> {
             let config = &self.model.config;
             self.model.encoder.run(&*ws.stream, config, table, angles, &histories, &mut ws.encoder)
         })?;
-        let mut log = self.trace.then(LogitsLog::new);
+        let mut log = self.logits.then(LogitsLog::new);
         let beams = self.beams(parts, ws.most_beams);
         let lists = self.stage(ws, &mut timings.search_us, |ws| {
             self.search(ws, parts, beams, log.as_mut())?;
@@ -152,17 +155,26 @@ impl Batch<'_> {
             let scored = ws.scoring.run(&*ws.stream, self.model, &ws.encoder.mean, &input)?;
             Ok((input, scored))
         })?;
+        let log = log.map(Arc::new);
         let results = lists.into_iter().zip(shown).enumerate();
         let mut out = Vec::with_capacity(parts.len());
         for (index, (lists, shown)) in results {
             let generated =
                 lists.and_then(|lists| assemble(parts[index].0, index, lists, shown?, &input, &scored));
-            out.push(match (generated, &log) {
-                (Ok(mut generated), Some(log)) => {
-                    generated.tensors = Some(self.tensors(ws, index, beams, &generated, &input, log)?);
+            let generated = generated.map(|generated| Generated {
+                logits: log.clone().map(|steps| Logits {
+                    steps,
+                    first: index * beams.beams,
+                    width: self.model.config.codebook_size,
+                }),
+                ..generated
+            });
+            out.push(match generated {
+                Ok(mut generated) if self.trace => {
+                    generated.tensors = Some(self.tensors(ws, index, &generated, &input)?);
                     Ok(generated)
                 }
-                (generated, _) => generated,
+                generated => generated,
             });
         }
         Ok(out)
@@ -339,6 +351,35 @@ impl Batch<'_> {
         Ok(shown.collect())
     }
 
+    /// The payment network's rate of each query, about a request whose history this encodes.
+    pub fn rates(
+        &self,
+        ws: &mut GpuWorkspace,
+        task: &Task,
+        queries: &[RateQuery],
+    ) -> Result<Vec<f64>, DeviceError> {
+        let config = &self.model.config;
+        let (table, angles) = (self.model.table.ptr(), self.model.angles.ptr());
+        let histories = [&task.resolved.history];
+        self.model.encoder.run(&*ws.stream, config, table, angles, &histories, &mut ws.encoder)?;
+        let slots = task.resolved.rules.list_len;
+        let rate = |query: &RateQuery| {
+            let mut input = ListsInput::new(1, 1, slots);
+            let mut columns = Columns::default();
+            input.objectives.extend(multipliers(&task.request.objective));
+            input.lengths[0] = query.shown.len() as i32;
+            input.ln_z[query.slot] = query.ln_z;
+            for (row, shown) in query.shown.iter().enumerate() {
+                input.items[row] = columns.item(task.context, shown.item, &mut input);
+                input.creatives[row] = columns.creative(task.context.snapshot, shown.creative, &mut input);
+            }
+            // One list, which wins.
+            let scored = ws.scoring.run(&*ws.stream, self.model, &ws.encoder.mean, &input)?;
+            Ok(f64::from(scored.rates[query.slot]))
+        };
+        queries.iter().map(rate).collect()
+    }
+
     /// The lists as the reward model reads them; requests that failed have none.
     fn lists_input(
         &self,
@@ -373,10 +414,8 @@ impl Batch<'_> {
         &self,
         ws: &GpuWorkspace,
         request: usize,
-        beams: Beams,
         generated: &Generated,
         input: &ListsInput,
-        log: &LogitsLog,
     ) -> Result<Tensors, DeviceError> {
         let config = &self.model.config;
         let d = self.model.shape.d;
@@ -384,17 +423,12 @@ impl Batch<'_> {
         let mut encoder = vec![0.0; rows.len() * d];
         ws.encoder.states.download(rows.start * d, &mut encoder)?;
         let best = &generated.lists[generated.winner];
-        let w = config.codebook_size;
         let filled = best.items.len() * config.poi_code_layers;
-        let logits = best
-            .path
-            .iter()
-            .zip(log)
-            .take(filled)
-            .flat_map(|(&row, logits)| &logits[(request * beams.beams + row as usize) * w..][..w]);
+        let logits = generated.logits.as_ref();
+        let poi_logits = logits.map_or_else(Vec::new, |logits| logits.along(best, filled));
         let list = request * input.per_request + generated.winner;
         let features = ws.scoring.features(self.model, input.slots, list, best.items.len())?;
-        Ok(Tensors { encoder, poi_logits: logits.copied().collect(), features })
+        Ok(Tensors { encoder, poi_logits, features })
     }
 }
 
@@ -433,7 +467,7 @@ fn assemble(
             slot_values(task.context, shown, probabilities, row..row + shown.len())
         })
         .collect();
-    Ok(Generated { lists, shown, values, rewards, winner, rates, tensors: None })
+    Ok(Generated { lists, shown, values, rewards, winner, rates, logits: None, tensors: None })
 }
 
 /// Which items and creatives of the snapshot are uploaded, and where they stand.

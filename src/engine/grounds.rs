@@ -1,6 +1,6 @@
 //! What an ad's place in the winning list and its price rest on.
 
-use super::payments::{Charge, best_without};
+use super::payments::{Charge, best_without_each};
 use super::task::{Generated, Task};
 use crate::catalog::ItemKind;
 use crate::response::{Grounds, RunnerUp};
@@ -10,10 +10,11 @@ impl Task<'_> {
     pub(super) fn grounds(&self, generated: &Generated, charges: &[Charge]) -> Vec<Option<Grounds>> {
         let snapshot = self.context.snapshot;
         let shown = &generated.shown[generated.winner];
+        let without = best_without_each(generated);
         let of_slot = |(slot, charge): (usize, &Charge)| {
             let item = shown[slot].item;
             (snapshot.kind(item) == ItemKind::Ad).then(|| {
-                let runner_up = best_without(generated, item);
+                let runner_up = without[slot];
                 Grounds {
                     reserve: snapshot.reserve(item),
                     price: charge.price,

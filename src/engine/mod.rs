@@ -1,6 +1,9 @@
 //! The engine: a model, a catalog and a device, and requests to allocate.
 
+mod audit;
 mod builder;
+mod cached_lists;
+mod counterfactual;
 mod cpu;
 mod creatives;
 mod device;
@@ -9,12 +12,14 @@ mod gpu;
 mod gpu_batch;
 mod grounds;
 mod payments;
+mod redecode;
 mod task;
 mod workspace;
 
 pub use builder::{CatalogSource, EngineBuilder};
 pub use device::Device;
 
+use crate::auction::regret::GammaGrid;
 use crate::catalog::{Catalog, Snapshot};
 use crate::digest::Digest;
 use crate::error::RequestError;
@@ -78,6 +83,26 @@ pub struct Report {
     pub grounds: bool,
 }
 
+/// How an engine audits the requests that ask for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditOptions {
+    /// Factors by which an ad's bid is misreported.
+    pub gammas: GammaGrid,
+    /// Searches that `redecode` runs side by side.
+    pub searches: usize,
+    /// Rows that these may hold together at a position of the decoder, at least two for each beam of the request. Each
+    /// takes 4 d (2 L_d + 1) bytes at every position, from when an audit first needs them until its request is
+    /// answered. With few of them rows are run more than once; no answer depends on either number.
+    pub rows: usize,
+}
+
+impl Default for AuditOptions {
+    /// Gammas 0.2, 0.4, .. 2.0; 16 searches, 512 rows.
+    fn default() -> Self {
+        Self { gammas: GammaGrid::default(), searches: 16, rows: 512 }
+    }
+}
+
 /// What computes.
 enum Backend {
     Cpu(Box<CpuBackend>),
@@ -91,6 +116,7 @@ pub struct Engine {
     weights_digest: Digest,
     catalog: Catalog,
     limits: Limits,
+    audit: AuditOptions,
     backend: Backend,
     backend_name: String,
     memory: Memory,
@@ -161,7 +187,8 @@ impl Engine {
         requests: &[Request],
         report: Report,
     ) -> Vec<Result<Response, RequestError>> {
-        let context = Context { config: &self.config, limits: &self.limits, snapshot, report };
+        let context =
+            Context { config: &self.config, limits: &self.limits, snapshot, audit: &self.audit, report };
         match &self.backend {
             Backend::Cpu(cpu) => cpu.allocate(context, requests),
             Backend::Gpu(gpu) => gpu.allocate(context, requests),

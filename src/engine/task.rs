@@ -1,15 +1,19 @@
 //! One request: what it is answered from, and the answer once its lists are there. The same for every device.
 
+use std::sync::Arc;
+
+use super::audit::audit;
+use super::counterfactual::Counterfactuals;
 use super::payments::{Charge, marginals};
-use super::{Limits, Report, micros_since, timed};
+use super::{AuditOptions, Limits, Report, micros_since, timed};
 use crate::auction::choice::SlotValue;
 use crate::catalog::Snapshot;
-use crate::decode::search::{CandidateList, Chosen};
+use crate::decode::search::CandidateList;
 use crate::error::{RequestError, RequestErrorKind};
 use crate::model::config::ModelConfig;
 use crate::model::reward::Shown;
 use crate::money::Micros;
-use crate::request::{PaymentRule, Request};
+use crate::request::{Audit, Counterfactual, PaymentRule, Request};
 use crate::resolve::{Resolved, resolve};
 use crate::response::{Response, Slot, Timings, Trace};
 
@@ -22,6 +26,8 @@ pub(super) struct Context<'a> {
     pub limits: &'a Limits,
     /// The version of the catalog that the batch sees.
     pub snapshot: &'a Snapshot,
+    /// How requests are audited that ask for it.
+    pub audit: &'a AuditOptions,
     /// What to report besides the answers.
     pub report: Report,
 }
@@ -50,8 +56,35 @@ pub(super) struct Generated {
     pub winner: usize,
     /// The payment network's rates of the winning list, [filled slots]; 0 for organic items.
     pub rates: Vec<f64>,
+    /// Where [`Task::reads_logits`].
+    pub logits: Option<Logits>,
     /// Where a trace was asked for.
     pub tensors: Option<Tensors>,
+}
+
+/// The logits of every row at every step of a search.
+#[derive(Clone)]
+pub(super) struct Logits {
+    /// [steps][rows, W]
+    pub steps: Arc<Vec<Vec<f32>>>,
+    /// The search's first row among those of its batch.
+    pub first: usize,
+    /// W.
+    pub width: usize,
+}
+
+impl Logits {
+    /// The logits `[W]` of a row of the search.
+    pub fn row(&self, step: usize, row: u32) -> &[f32] {
+        let at = self.first + row as usize;
+        &self.steps[step][at * self.width..(at + 1) * self.width]
+    }
+
+    /// The logits along a list, [positions, W].
+    pub fn along(&self, list: &CandidateList, positions: usize) -> Vec<f32> {
+        let rows = list.path.iter().enumerate().take(positions);
+        rows.flat_map(|(step, &row)| self.row(step, row)).copied().collect()
+    }
 }
 
 /// Intermediate results that only a trace shows.
@@ -76,11 +109,24 @@ impl<'a> Task<'a> {
         Ok(Self { context, request, resolved })
     }
 
-    /// The answer. `again` makes lists without one of the items, where the request asks for that.
+    /// Whether [`Generated::logits`] are read.
+    pub fn reads_logits(&self) -> bool {
+        let Request { audit, payment, .. } = self.request;
+        let along_lists = matches!(audit, Audit::Fixed | Audit::Reselect);
+        self.context.report.trace || (along_lists && *payment == PaymentRule::Network)
+    }
+
+    /// Whether the request is searched again under other bids or without an item.
+    pub fn searches_again(&self) -> bool {
+        let Request { audit, marginal, counterfactual, .. } = self.request;
+        *audit == Audit::Redecode || (*marginal && *counterfactual == Counterfactual::Redecode)
+    }
+
+    /// The answer. `again` computes what other bids or other items would have led to, where the request asks for that.
     pub fn respond(
         mut self,
         mut generated: Generated,
-        again: &mut dyn FnMut(&Self, Chosen, &mut Timings) -> Result<Generated, RequestError>,
+        again: &mut dyn Counterfactuals,
         mut timings: Timings,
     ) -> Result<Response, RequestError> {
         let started = std::time::Instant::now();
@@ -89,6 +135,11 @@ impl<'a> Task<'a> {
         let quotes = report.quotes.then(|| self.quotes(&generated));
         let grounds = report.grounds.then(|| self.grounds(&generated, &charges));
         timings.payment_us += micros_since(started);
+        // Before anything else is decoded again, so that what it counts is its own.
+        let audit = match self.request.audit {
+            Audit::None => None,
+            _ => Some(timed(&mut timings.audit_us, || audit(&self, &generated, &charges, again))?),
+        };
         let marginals = if self.request.marginal {
             marginals(&self, &generated, again, &mut timings)?
         } else {
@@ -107,6 +158,7 @@ impl<'a> Task<'a> {
             beam: generated.winner,
             lists: generated.lists.len(),
             rejected: std::mem::take(&mut self.resolved.rejected),
+            audit,
             quotes,
             grounds,
             timings: report.timings.then_some(timings),

@@ -7,7 +7,7 @@ use crate::cpu::attention::KeyValues;
 use crate::model::Model;
 use crate::model::blocks::Scratch;
 use crate::model::creative::CreativeState;
-use crate::model::decoder::DecoderState;
+use crate::model::decoder::{CrossKeys, DecoderRows};
 use crate::model::payment::{PaymentNetwork, PaymentState};
 use crate::model::reward::{RewardModel, RewardState};
 
@@ -21,8 +21,10 @@ pub struct Workspace {
     pub mean: Vec<f32>,
     /// Keys and values of an encoder block.
     pub keys: KeyValues,
+    /// What the POI decoder reads of the encoder output.
+    pub cross: CrossKeys,
     /// POI decoder.
-    pub decoder: DecoderState,
+    pub decoder: DecoderRows,
     /// Creative decoder.
     pub creative: CreativeState,
     /// Reward model.
@@ -44,7 +46,8 @@ impl Workspace {
             states: vec![0.0; tokens * shape.d],
             mean: vec![0.0; shape.d],
             keys: KeyValues::with_capacity(tokens, shape.heads, shape.head_size(), model.precision),
-            decoder: model.decoder.state(config, tokens, limits.beams, limits.slots, model.precision),
+            cross: model.decoder.cross_keys(tokens, model.precision),
+            decoder: model.decoder.rows(config, limits.beams, limits.beams, limits.slots),
             creative: model.creative.state(config, tokens, rows, model.precision),
             reward: RewardModel::state(config, rows, threads),
             payment: PaymentNetwork::state(config),
@@ -56,6 +59,7 @@ impl Workspace {
     pub fn bytes(&self) -> usize {
         (self.x.len() + self.states.len() + self.mean.len()) * 4
             + self.keys.bytes()
+            + self.cross.iter().map(KeyValues::bytes).sum::<usize>()
             + self.decoder.bytes()
             + self.creative.bytes()
             + self.reward.bytes()

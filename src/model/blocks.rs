@@ -243,7 +243,7 @@ impl DecoderBlock {
         let (d, heads, head) = (shape.d, shape.heads, shape.head_size());
         let position = step.position;
         rotate(exec, step.rotary, &mut scratch.qkv[..m * 3 * d], 3 * d, 0..2 * d, |_| position);
-        step.cache.append(position, &scratch.qkv[..m * 3 * d], m);
+        step.cache.append(position, step.first, &scratch.qkv[..m * 3 * d]);
         cached_attention(
             exec,
             &scratch.qkv,
@@ -301,6 +301,8 @@ pub struct Step<'a> {
     pub cross: &'a KeyValues,
     /// This block's keys and values of the positions so far.
     pub cache: &'a mut SelfCache,
+    /// Slot of the first row in `cache`; the others follow.
+    pub first: usize,
     /// [m, ancestor_stride]: which slot of each position a row descends from.
     pub ancestors: &'a [u32],
     /// Positions a row of `ancestors` has room for.
@@ -322,11 +324,19 @@ impl SelfCache {
         Self { keys: vec![0.0; len], values: vec![0.0; len], slots, d }
     }
 
-    /// Stores the keys and values of `m` rows of `qkv` [m, 3d] at `position`.
-    fn append(&mut self, position: usize, qkv: &[f32], m: usize) {
+    /// Takes over the first `count` slots of `position` of another cache.
+    pub fn adopt(&mut self, other: &Self, position: usize, count: usize) {
+        let (to, from) = (position * self.slots * self.d, position * other.slots * self.d);
+        let slots = |start: usize| start..start + count * self.d;
+        self.keys[slots(to)].copy_from_slice(&other.keys[slots(from)]);
+        self.values[slots(to)].copy_from_slice(&other.values[slots(from)]);
+    }
+
+    /// Stores the keys and values of the rows of `qkv` [m, 3d] at `position`, in the slots from `first` on.
+    fn append(&mut self, position: usize, first: usize, qkv: &[f32]) {
         let d = self.d;
-        let start = position * self.slots * d;
-        for (r, row) in qkv.chunks_exact(3 * d).take(m).enumerate() {
+        let start = (position * self.slots + first) * d;
+        for (r, row) in qkv.chunks_exact(3 * d).enumerate() {
             let at = start + r * d..start + (r + 1) * d;
             self.keys[at.clone()].copy_from_slice(&row[d..2 * d]);
             self.values[at].copy_from_slice(&row[2 * d..]);

@@ -169,6 +169,7 @@ impl CreativeDecoder {
             rotary,
             cross: &state.cross,
             cache: &mut state.cache,
+            first: 0,
             ancestors: &state.ancestors,
             ancestor_stride: layers,
         };

@@ -30,20 +30,21 @@ const MOST_TABLE_BYTES: usize = 64 << 20;
 /// Rows of the table that are computed at a time.
 const TABLE_ROWS: usize = 256;
 
-/// Keys, values and hidden states of a search in progress.
-pub struct DecoderState {
-    /// Per block, of the encoder output.
-    cross: Vec<KeyValues>,
+/// Keys and values of a block's encoder output, one for each block: what every row of a request reads.
+pub type CrossKeys = Vec<KeyValues>;
+
+/// Keys, values and hidden states of searches in progress.
+pub struct DecoderRows {
     /// Per block, of the positions so far.
     caches: Vec<SelfCache>,
     /// Final hidden states h_t, [position][row][d].
     hidden: Vec<f32>,
-    /// The newest logits, [rows, W].
+    /// The newest logits, [rows run at once, W].
     logits: Vec<f32>,
-    /// [rows][positions]
+    /// [rows run at once][positions]
     ancestors: Vec<u32>,
     x: Vec<f32>,
-    /// Rows of the first block's table, [rows].
+    /// Rows of the first block's table, [rows run at once].
     tokens: Vec<usize>,
     slots: usize,
     positions: usize,
@@ -70,41 +71,38 @@ impl Decoder {
         Self { shape, blocks, norm: packer.vector("decoder.norm.weight"), heads, first_qkv }
     }
 
-    /// Room for searches of up to `beams` beams over `slots` slots and `tokens` encoder tokens.
-    pub fn state(
-        &self,
-        config: &ModelConfig,
-        tokens: usize,
-        beams: usize,
-        slots: usize,
-        precision: Precision,
-    ) -> DecoderState {
+    /// Room for the encoder output of up to `tokens` tokens.
+    pub fn cross_keys(&self, tokens: usize, precision: Precision) -> CrossKeys {
         let Shape { d, heads, .. } = self.shape;
+        let keys = |_| KeyValues::with_capacity(tokens, heads, d / heads, precision);
+        self.blocks.iter().map(keys).collect()
+    }
+
+    /// Room for `rows` rows at each position of `slots` slots, of which up to `at_once` are run at once.
+    pub fn rows(&self, config: &ModelConfig, rows: usize, at_once: usize, slots: usize) -> DecoderRows {
+        let d = self.shape.d;
         let positions = slots * config.poi_code_layers + 1;
-        let blocks = self.blocks.len();
-        DecoderState {
-            cross: (0..blocks)
-                .map(|_| KeyValues::with_capacity(tokens, heads, d / heads, precision))
-                .collect(),
-            caches: (0..blocks).map(|_| SelfCache::new(positions, beams, d)).collect(),
-            hidden: vec![0.0; positions * beams * d],
-            logits: vec![0.0; beams * config.codebook_size],
-            ancestors: vec![0; beams * positions],
-            x: vec![0.0; beams * d],
-            tokens: vec![0; beams],
-            slots: beams,
+        DecoderRows {
+            caches: self.blocks.iter().map(|_| SelfCache::new(positions, rows, d)).collect(),
+            hidden: vec![0.0; positions * rows * d],
+            logits: vec![0.0; at_once * config.codebook_size],
+            ancestors: vec![0; at_once * positions],
+            x: vec![0.0; at_once * d],
+            tokens: vec![0; at_once],
+            slots: rows,
             positions,
         }
     }
 
     /// Packs the keys and values of the encoder output `states` [n, d] of every block.
-    pub fn begin(&self, exec: Exec, states: &[f32], projected: &mut [f32], state: &mut DecoderState) {
-        for (block, keys) in self.blocks.iter().zip(&mut state.cross) {
+    pub fn begin(&self, exec: Exec, states: &[f32], projected: &mut [f32], cross: &mut CrossKeys) {
+        for (block, keys) in self.blocks.iter().zip(cross) {
             block.fill_cross(exec, self.shape, states, projected, keys);
         }
     }
 
-    /// Runs `rows` at `position`: their hidden states are kept in `state`. Returns the number of rows.
+    /// Runs `new` rows at `position`, behind the `first` that are there: what they come to is kept in `rows`. Returns
+    /// their number.
     #[allow(clippy::too_many_arguments)]
     pub fn step<'r>(
         &self,
@@ -113,19 +111,19 @@ impl Decoder {
         embeddings: &Embeddings,
         rotary: &Rotary,
         position: usize,
-        rows: impl Iterator<Item = Row<'r>>,
-        state: &mut DecoderState,
+        first: usize,
+        new: impl Iterator<Item = Row<'r>>,
+        cross: &CrossKeys,
+        rows: &mut DecoderRows,
         scratch: &mut Scratch,
     ) -> usize {
         let d = self.shape.d;
-        let m = state.enter(config, embeddings, position, rows, d);
-        let x = &mut state.x[..m * d];
-        for (l, ((block, cross), cache)) in
-            self.blocks.iter().zip(&state.cross).zip(&mut state.caches).enumerate()
-        {
+        let m = rows.enter(config, embeddings, position, first, new, d);
+        let x = &mut rows.x[..m * d];
+        for (l, ((block, cross), cache)) in self.blocks.iter().zip(cross).zip(&mut rows.caches).enumerate() {
             match &self.first_qkv {
                 Some(table) if l == 0 => {
-                    for (qkv, &token) in scratch.qkv.chunks_exact_mut(3 * d).zip(&state.tokens[..m]) {
+                    for (qkv, &token) in scratch.qkv.chunks_exact_mut(3 * d).zip(&rows.tokens[..m]) {
                         qkv.copy_from_slice(&table[token * 3 * d..(token + 1) * 3 * d]);
                     }
                 }
@@ -136,28 +134,30 @@ impl Decoder {
                 rotary,
                 cross,
                 cache,
-                ancestors: &state.ancestors,
-                ancestor_stride: state.positions,
+                first,
+                ancestors: &rows.ancestors,
+                ancestor_stride: rows.positions,
             };
             block.run(exec, self.shape, x, m, step, scratch);
         }
-        let at = position * state.slots * d;
-        rms_norm(exec, x, m, &self.norm, self.shape.eps, &mut state.hidden[at..at + m * d]);
+        let at = (position * rows.slots + first) * d;
+        rms_norm(exec, x, m, &self.norm, self.shape.eps, &mut rows.hidden[at..at + m * d]);
         m
     }
 
-    /// The logits [m, W] of the code that follows position `position`, from the hidden states of its `m` rows.
+    /// The logits [m, W] of the codes that follow the `m` rows from `first` on at `position`, from their hidden states.
     pub fn logits<'s>(
         &self,
         exec: Exec,
         config: &ModelConfig,
         position: usize,
+        first: usize,
         m: usize,
-        state: &'s mut DecoderState,
+        rows: &'s mut DecoderRows,
     ) -> &'s [f32] {
-        let at = position * state.slots * self.shape.d;
-        let hidden = &state.hidden[at..at + m * self.shape.d];
-        let logits = &mut state.logits[..m * config.codebook_size];
+        let at = (position * rows.slots + first) * self.shape.d;
+        let hidden = &rows.hidden[at..at + m * self.shape.d];
+        let logits = &mut rows.logits[..m * config.codebook_size];
         linear(exec, hidden, m, &self.heads[position % config.poi_code_layers], Epilogue::Store, logits);
         logits
     }
@@ -202,13 +202,14 @@ fn first_qkv(
     Some(table)
 }
 
-impl DecoderState {
+impl DecoderRows {
     /// Writes the rows' input vectors and ancestors; returns the number of rows.
     fn enter<'r>(
         &mut self,
         config: &ModelConfig,
         embeddings: &Embeddings,
         position: usize,
+        first: usize,
         rows: impl Iterator<Item = Row<'r>>,
         d: usize,
     ) -> usize {
@@ -224,10 +225,20 @@ impl DecoderState {
             self.x[m * d..(m + 1) * d].copy_from_slice(embeddings.token(token));
             let ancestors = &mut self.ancestors[m * self.positions..][..position + 1];
             ancestors[..position].copy_from_slice(row.path);
-            ancestors[position] = m as u32;
+            ancestors[position] = (first + m) as u32;
             m += 1;
         }
         m
+    }
+
+    /// Takes over the first `count` rows that `other` holds at `position`.
+    pub fn adopt(&mut self, other: &Self, position: usize, count: usize, d: usize) {
+        let (to, from) = (position * self.slots * d, position * other.slots * d);
+        let rows = |start: usize| start..start + count * d;
+        self.hidden[rows(to)].copy_from_slice(&other.hidden[rows(from)]);
+        for (cache, other) in self.caches.iter_mut().zip(&other.caches) {
+            cache.adopt(other, position, count);
+        }
     }
 
     /// The hidden state of row `row` at `position`, `[d]`.
@@ -239,11 +250,8 @@ impl DecoderState {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         let floats = self.hidden.len() + self.logits.len() + self.ancestors.len() + self.x.len();
-        let keys = self.cross.iter().map(KeyValues::bytes).sum::<usize>();
-        floats * 4
-            + self.tokens.len() * size_of::<usize>()
-            + keys
-            + self.caches.iter().map(SelfCache::bytes).sum::<usize>()
+        let caches = self.caches.iter().map(SelfCache::bytes).sum::<usize>();
+        floats * 4 + self.tokens.len() * size_of::<usize>() + caches
     }
 }
 
@@ -264,18 +272,20 @@ mod tests {
         let decoder = Decoder::load_with(packer, &config, shape, &embeddings, most_table_bytes);
         assert_eq!(decoder.first_qkv.is_some(), most_table_bytes > 0);
         let exec = Exec { isa: Isa::detect(), team: None };
-        let mut state = decoder.state(&config, 5, 3, 2, precision);
+        let mut cross = decoder.cross_keys(5, precision);
+        let mut state = decoder.rows(&config, 3, 3, 2);
         let mut scratch = Scratch::new(8, shape, 1);
         let states: Vec<f32> = (0..5 * shape.d).map(|i| (i % 13) as f32 / 7.0 - 0.9).collect();
-        decoder.begin(exec, &states, &mut vec![0.0; 5 * 3 * shape.d], &mut state);
+        decoder.begin(exec, &states, &mut vec![0.0; 5 * 3 * shape.d], &mut cross);
         let mut out = Vec::new();
         let paths: [&[u32]; 3] = [&[], &[0], &[0, 1]];
         for (position, path) in paths.into_iter().enumerate() {
             let codes: &[Option<u16>] = if position == 0 { &[None] } else { &[Some(2), Some(0), Some(6)] };
             let rows = codes.iter().map(|&last_code| Row { last_code, path });
-            let state = &mut state;
-            let m = decoder.step(exec, &config, &embeddings, &rotary, position, rows, state, &mut scratch);
-            out.extend_from_slice(decoder.logits(exec, &config, position, m, state));
+            let (state, scratch) = (&mut state, &mut scratch);
+            let m =
+                decoder.step(exec, &config, &embeddings, &rotary, position, 0, rows, &cross, state, scratch);
+            out.extend_from_slice(decoder.logits(exec, &config, position, 0, m, state));
         }
         out
     }

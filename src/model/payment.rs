@@ -1,5 +1,7 @@
 //! The payment network (Eq. 25-26): which share of its bid an ad pays.
 
+use std::ops::Range;
+
 use super::blocks::Packer;
 use super::config::ModelConfig;
 use super::mlp::{Mlp, MlpBuffers};
@@ -51,20 +53,26 @@ impl PaymentNetwork {
         }
     }
 
-    /// The rate, in (0, 1), of every filled slot of a list of up to K slots. A slot sees ln(1 + bid) of the
+    /// The rates, in (0, 1), of the slots `wanted` of a list of up to K filled slots. A slot sees ln(1 + bid) of the
     /// other K - 1 slots in their order, empty and organic ones 0.
-    pub fn rates<'s>(&self, exec: Exec, slots: &[PaymentInput], state: &'s mut PaymentState) -> &'s [f32] {
+    pub fn rates<'s>(
+        &self,
+        exec: Exec,
+        slots: &[PaymentInput],
+        wanted: Range<usize>,
+        state: &'s mut PaymentState,
+    ) -> &'s [f32] {
         let width = self.d_r + self.list_len;
-        for ((i, slot), row) in slots.iter().enumerate().zip(state.input.chunks_exact_mut(width)) {
+        let m = wanted.len();
+        for (i, row) in wanted.zip(state.input.chunks_exact_mut(width)) {
             row.fill(0.0);
-            row[..self.d_r].copy_from_slice(slot.features);
+            row[..self.d_r].copy_from_slice(slots[i].features);
             let others = slots.iter().enumerate().filter(|(m, _)| *m != i);
             for ((_, other), x) in others.zip(&mut row[self.d_r..]) {
                 *x = libm::log1p(other.bid) as f32;
             }
-            row[width - 1] = slot.z_pctr as f32;
+            row[width - 1] = slots[i].z_pctr as f32;
         }
-        let m = slots.len();
         self.mlp.sigmoid(exec, &state.input[..m * width], m, &mut state.mlp, &mut state.rates);
         &state.rates[..m]
     }

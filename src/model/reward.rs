@@ -25,7 +25,7 @@ pub struct RewardModel {
 }
 
 /// An item and its creative in a slot (rows of the snapshot).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shown {
     /// The item.
     pub item: u32,

@@ -193,7 +193,7 @@ fn on_the_cpu(world: &World, searched: &Searched, slots: usize) -> Results {
             };
             let slots: Vec<PaymentInput> = values[list - first].iter().enumerate().map(input).collect();
             let mut state = bidslate::model::payment::PaymentNetwork::state(config);
-            rates = payment.rates(EXEC, &slots, &mut state).to_vec();
+            rates = payment.rates(EXEC, &slots, 0..slots.len(), &mut state).to_vec();
         }
         rates.resize(slots, 0.0);
         results.rates.extend(rates);

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::auction::{Place, Valued, bill, gsp_prices, others, vcg_price};
+use super::audit::{AuditedAd, audit};
 use super::files::Model;
 use super::network::{Network, Vector};
 use super::request::{Payment, Refusal, Request};
@@ -75,27 +76,30 @@ pub struct Outcome {
     /// Sum over the winning list's ads of b * pctr_poi, in bid units: what marginal contributions are part of.
     pub ad_value: f64,
     pub payment: Payment,
+    /// The regret audit, an ad for each ad of the list; empty where none was asked for.
+    pub audit: Vec<AuditedAd>,
     /// What a payment may be off by where a price straddles a multiple: the billable unit.
     pub billable_unit_micros: u64,
     pub margins: Margins,
 }
 
 /// One of the N_S lists with everything computed on it.
-struct Scored {
-    beam: Beam,
-    creatives: Vec<usize>,
-    features: Vec<Vector>,
-    pctr_poi: Vec<f64>,
-    pctr_creative: Vec<f64>,
-    pcvr: Vec<f64>,
-    reward: f64,
+#[derive(Debug, Clone)]
+pub struct Scored {
+    pub beam: Beam,
+    pub creatives: Vec<usize>,
+    pub features: Vec<Vector>,
+    pub pctr_poi: Vec<f64>,
+    pub pctr_creative: Vec<f64>,
+    pub pcvr: Vec<f64>,
+    pub reward: f64,
 }
 
 /// The candidate lists of one decoding, best score first, and its margins.
-struct Decoded {
-    lists: Vec<Scored>,
-    search_margin: f64,
-    creative_margin: f64,
+pub struct Decoded {
+    pub lists: Vec<Scored>,
+    pub search_margin: f64,
+    pub creative_margin: f64,
 }
 
 /// Allocates one request.
@@ -109,15 +113,12 @@ pub fn allocate(model: &Model, json: &Value) -> Result<Outcome, Refusal> {
     let rates = network_rates(model, &network, winner);
     let prices = prices(model, &request, &decoded.lists, beam, &rates);
     let (marginals, marginal_margin) = marginals(model, &request, &mut network, &decoded, beam);
+    let audit = audit(model, &request, &mut network, &decoded, beam);
     let mut slots = Vec::new();
     for (i, &row) in winner.beam.rows.iter().enumerate() {
         let item = &model.items[row];
         let bid_micros = if item.is_ad { item.bid } else { 0 };
-        let payment_micros = match prices[i].price {
-            _ if !item.is_ad => 0,
-            Some(price) => bill(price, model.config.billable_unit_micros, item.reserve, item.bid),
-            None => item.reserve,
-        };
+        let payment_micros = payment(model, row, &prices[i]);
         let rate = match request.payment {
             _ if !item.is_ad => 0.0,
             Payment::Network => rates[i],
@@ -161,12 +162,23 @@ pub fn allocate(model: &Model, json: &Value) -> Result<Outcome, Refusal> {
         rejected: request.rejected.clone(),
         encoder: network.encoder,
         payment: request.payment,
+        audit,
         billable_unit_micros: model.config.billable_unit_micros,
     })
 }
 
+/// What the item in row `row` pays.
+pub fn payment(model: &Model, row: usize, price: &Price) -> u64 {
+    let item = &model.items[row];
+    match price.price {
+        _ if !item.is_ad => 0,
+        Some(price) => bill(price, model.config.billable_unit_micros, item.reserve, item.bid),
+        None => item.reserve,
+    }
+}
+
 /// Beam search (without one item, for a counterfactual), creatives, rewards.
-fn decode(model: &Model, request: &Request, network: &mut Network, without: Option<usize>) -> Decoded {
+pub fn decode(model: &Model, request: &Request, network: &mut Network, without: Option<usize>) -> Decoded {
     let search = Search { model, request, without };
     let (beams, search_margin) = search.run(network);
     let mut creative_margin = f64::INFINITY;
@@ -189,7 +201,13 @@ fn bid_units(model: &Model, row: usize) -> f64 {
     if item.is_ad { item.bid as f64 / model.config.bid_unit_micros as f64 } else { 0.0 }
 }
 
-fn score(model: &Model, request: &Request, network: &Network, beam: Beam, creatives: Vec<usize>) -> Scored {
+pub fn score(
+    model: &Model,
+    request: &Request,
+    network: &Network,
+    beam: Beam,
+    creatives: Vec<usize>,
+) -> Scored {
     let items: Vec<_> = beam.rows.iter().map(|&row| &model.items[row]).collect();
     let slots: Vec<_> =
         items.iter().zip(&creatives).map(|(item, &c)| (*item, item.creatives[c].codes.as_slice())).collect();
@@ -197,17 +215,24 @@ fn score(model: &Model, request: &Request, network: &Network, beam: Beam, creati
     let tower =
         |name: &str| -> Vec<f64> { (0..slots.len()).map(|i| network.tower(name, &features, i)).collect() };
     let (pctr_poi, pctr_creative, pcvr) = (tower("pctr_poi"), tower("pctr_creative"), tower("pcvr"));
+    let list = Scored { beam, creatives, features, pctr_poi, pctr_creative, pcvr, reward: 0.0 };
+    Scored { reward: reward(model, request, &list), ..list }
+}
+
+/// What a list is worth with the bids of `model`.
+pub fn reward(model: &Model, request: &Request, list: &Scored) -> f64 {
     let m = &request.objective;
     let mut reward = 0.0;
-    for (i, &row) in beam.rows.iter().enumerate() {
-        reward += m.revenue * bid_units(model, row) * pctr_poi[i];
-        reward += m.ctr_poi * pctr_poi[i] + m.ctr_creative * pctr_creative[i] + m.cvr * pcvr[i];
+    for (i, &row) in list.beam.rows.iter().enumerate() {
+        reward += m.revenue * bid_units(model, row) * list.pctr_poi[i];
+        reward +=
+            m.ctr_poi * list.pctr_poi[i] + m.ctr_creative * list.pctr_creative[i] + m.cvr * list.pcvr[i];
     }
-    Scored { beam, creatives, features, pctr_poi, pctr_creative, pcvr, reward }
+    reward
 }
 
 /// Of the lists at `indices`, the one of highest reward (ties: higher score, then lower index), and the margin.
-fn best(lists: &[Scored], indices: &[usize]) -> (usize, f64) {
+pub fn best(lists: &[Scored], indices: &[usize]) -> (usize, f64) {
     let mut order = indices.to_vec();
     order.sort_by(|&a, &b| {
         let (a_list, b_list) = (&lists[a], &lists[b]);
@@ -233,7 +258,7 @@ fn order_margin(lists: &[Scored], beam: usize) -> f64 {
 }
 
 /// The payment network's rate in each slot of a list.
-fn network_rates(model: &Model, network: &Network, list: &Scored) -> Vec<f64> {
+pub fn network_rates(model: &Model, network: &Network, list: &Scored) -> Vec<f64> {
     let rows = &list.beam.rows;
     let rate = |i: usize| {
         // ln(1 + b) of the other K - 1 slots of the model's K, in slot order; 0 for organic and empty ones.
@@ -247,12 +272,19 @@ fn network_rates(model: &Model, network: &Network, list: &Scored) -> Vec<f64> {
 }
 
 /// A price in micros before rounding; `None` is the reserve.
-struct Price {
-    price: Option<f64>,
-    scale: f64,
+pub struct Price {
+    pub price: Option<f64>,
+    pub scale: f64,
 }
 
-fn prices(model: &Model, request: &Request, lists: &[Scored], winner: usize, rates: &[f64]) -> Vec<Price> {
+/// The price of each slot of the list `winner`.
+pub fn prices(
+    model: &Model,
+    request: &Request,
+    lists: &[Scored],
+    winner: usize,
+    rates: &[f64],
+) -> Vec<Price> {
     let list = &lists[winner];
     let places: Vec<Place> = list
         .beam

@@ -4,6 +4,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 use super::allocate::{Outcome, Slot};
+use super::audit::{AuditedAd, Point, gammas};
 use super::request::{Payment, Refusal};
 
 /// How near the figures must be. Items, creatives, bids and counts are exact whatever it says.
@@ -74,6 +75,7 @@ pub fn compare(response: &Value, expected: &Result<Outcome, Refusal>, tolerance:
             compare_slot(&mut findings, &response["slots"][i], slot, outcome, i);
         }
         compare_marginals(&mut findings, response, outcome);
+        compare_audit(&mut findings, response, outcome);
     }
     verdict(findings, outcome)
 }
@@ -184,6 +186,63 @@ fn compare_marginals(f: &mut Findings, response: &Value, outcome: &Outcome) {
             ),
         }
     }
+}
+
+fn compare_audit(f: &mut Findings, response: &Value, outcome: &Outcome) {
+    let found = response["audit"]["ads"].as_array().map_or(&[][..], Vec::as_slice);
+    f.exact("audited ads", &found.len().into(), outcome.audit.len().into());
+    for (found, ad) in found.iter().zip(&outcome.audit) {
+        let name = format!("audit of slot {}", ad.slot);
+        f.exact(&format!("{name}: slot"), &found["slot"], ad.slot.into());
+        f.exact(&format!("{name}: item"), &found["item"], ad.item.into());
+        f.exact(&format!("{name}: value"), &found["value_micros"], ad.value_micros.into());
+        let size = ad.value_micros as f64;
+        let points = found["sweep"].as_array().map_or(&[][..], Vec::as_slice);
+        f.exact(&format!("{name}: points"), &points.len().into(), ad.points.len().into());
+        for ((found, point), gamma) in points.iter().zip(&ad.points).zip(gammas()) {
+            compare_point(f, &format!("{name}, gamma {gamma}"), found, point, ad, outcome);
+        }
+        // What was found of the points is what the regret is made of.
+        let utility = |point: &Value| point["utility_micros"].as_f64().unwrap_or(f64::NAN);
+        let best = points.iter().map(utility).fold(0.0, f64::max);
+        let regret = (best - found["utility_micros"].as_f64().unwrap_or(f64::NAN)).max(0.0);
+        f.within(&format!("{name}: regret"), &found["regret_micros"], regret, 1e-9 * size);
+    }
+}
+
+fn compare_point(
+    f: &mut Findings,
+    name: &str,
+    found: &Value,
+    point: &Point,
+    ad: &AuditedAd,
+    outcome: &Outcome,
+) {
+    f.exact(&format!("{name}: bid"), &found["bid_micros"], point.bid_micros.into());
+    if point.margin < f.tolerance.margin {
+        return;
+    }
+    let slot = point.shown.as_ref().map_or(Value::Null, |shown| shown.slot.into());
+    f.exact(&format!("{name}: slot"), &found["slot"], slot);
+    let Some(shown) = &point.shown else {
+        for figure in ["payment_micros", "clicks", "cost_micros", "utility_micros"] {
+            f.within(&format!("{name}: {figure}"), &found[figure], 0.0, 0.0);
+        }
+        return;
+    };
+    let rounding = outcome.billable_unit_micros as f64 + 1.0;
+    let allowed = f.tolerance.payments * (shown.payment_micros as f64 + 0.1 * shown.price_scale) + rounding;
+    f.within(&format!("{name}: payment"), &found["payment_micros"], shown.payment_micros as f64, allowed);
+    f.near(&format!("{name}: clicks"), &found["clicks"], shown.clicks);
+    if !found["z"].is_null() {
+        f.near(&format!("{name}: z"), &found["z"], shown.z);
+    }
+    let paid = found["payment_micros"].as_f64().unwrap_or(f64::NAN);
+    let clicks = found["clicks"].as_f64().unwrap_or(f64::NAN);
+    let exact = 1e-9 * (ad.value_micros as f64 + paid) * clicks;
+    f.within(&format!("{name}: cost"), &found["cost_micros"], paid * clicks, exact);
+    let utility = (ad.value_micros as f64 - paid) * clicks;
+    f.within(&format!("{name}: utility"), &found["utility_micros"], utility, exact);
 }
 
 /// Compares the tensors that a trace holds of one request. Call it where the response compares as the same.

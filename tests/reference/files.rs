@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
@@ -68,9 +69,10 @@ pub struct Item {
 }
 
 /// Everything a model directory holds.
+#[derive(Clone)]
 pub struct Model {
     pub config: Config,
-    pub weights: HashMap<String, Tensor>,
+    pub weights: Arc<HashMap<String, Tensor>>,
     pub items: Vec<Item>,
 }
 
@@ -78,7 +80,7 @@ impl Model {
     /// Reads a model directory that is known to be well formed; panics where it is not.
     pub fn read(dir: &Path) -> Self {
         let config = read_config(dir);
-        let weights = read_weights(dir);
+        let weights = Arc::new(read_weights(dir));
         let items = read_catalog(&dir.join("catalog.safetensors"));
         Self { config, weights, items }
     }

@@ -50,6 +50,18 @@ impl World {
         request
     }
 
+    /// [`World::requests`], of which a part is audited.
+    pub fn audited(&self, seed: u64, count: usize) -> Vec<Value> {
+        let mut rng = Rng::seed_from_u64(!seed);
+        let mut requests = self.requests(seed, count);
+        for request in &mut requests {
+            if rng.random_bool(0.4) {
+                request["audit"] = json!(pick(&mut rng, &["fixed", "reselect", "redecode"]));
+            }
+        }
+        requests
+    }
+
     /// A random part of the items of one kind, in random order.
     fn some(&self, rng: &mut Rng, ads: bool, share: f64) -> Value {
         json!(self.ids(rng, ads, share))

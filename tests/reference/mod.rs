@@ -10,6 +10,7 @@
 
 pub mod allocate;
 pub mod auction;
+pub mod audit;
 pub mod compare;
 pub mod files;
 pub mod generate;

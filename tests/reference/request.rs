@@ -50,6 +50,14 @@ pub enum Payment {
     FirstPrice,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Audit {
+    None,
+    Fixed,
+    Reselect,
+    Redecode,
+}
+
 /// A request with every default filled in and every id resolved to a row of the catalog.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -76,6 +84,7 @@ pub struct Request {
     pub squash: f64,
     pub redecode: bool,
     pub marginal: bool,
+    pub audit: Audit,
 }
 
 const KEYS: [&str; 19] = [
@@ -122,7 +131,12 @@ impl Request {
             2 => Payment::Vcg,
             _ => Payment::FirstPrice,
         };
-        choice(json, "audit", &["none", "fixed", "reselect", "redecode"])?;
+        let audit = match choice(json, "audit", &["none", "fixed", "reselect", "redecode"])? {
+            0 => Audit::None,
+            1 => Audit::Fixed,
+            2 => Audit::Reselect,
+            _ => Audit::Redecode,
+        };
         let objective = read_objective(json)?;
         if payment == Payment::Vcg && objective.revenue == 0.0 {
             return refuse("objective");
@@ -162,6 +176,7 @@ impl Request {
             squash: real(json, "squash", 1.0, f64::MAX)?,
             redecode: choice(json, "counterfactual", &["beams", "redecode"])? == 1,
             marginal,
+            audit,
         })
     }
 }

@@ -164,6 +164,27 @@ impl Search<'_> {
             .collect()
     }
 
+    /// ln z of the item in slot `slot` of a list of these rows: -infinity where one of its codes is masked.
+    pub fn item_ln_z(&self, network: &mut Network, rows: &[usize], slot: usize) -> f64 {
+        let mut beam = Beam {
+            score: 0.0,
+            rows: rows[..slot].to_vec(),
+            ln_zs: Vec::new(),
+            prefix: Vec::new(),
+            prefix_ln_z: 0.0,
+            finished: false,
+        };
+        let mut sum = 0.0;
+        for &code in &self.model.items[rows[slot]].codes {
+            let width = self.model.config.codebook_size;
+            let ln_weights: Vec<Option<f64>> = (0..width).map(|code| self.ln_weight(&beam, code)).collect();
+            let ln_zs = ln_z(&network.poi_logits(&self.codes(&beam)), &ln_weights);
+            sum += ln_zs[code as usize].unwrap_or(f64::NEG_INFINITY);
+            beam.prefix.push(code);
+        }
+        sum
+    }
+
     fn extend(&self, beam: &Beam, continuation: &Continuation) -> Beam {
         let mut next = beam.clone();
         next.score = continuation.score;
