@@ -74,7 +74,7 @@ pub struct SweepPoint {
 }
 
 /// How much of the decoder's work the searches of an audit shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct SharedRows {
     /// Searches: one for each ad and gamma whose bid is not below the reserve.
     pub searches: usize,

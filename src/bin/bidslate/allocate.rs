@@ -6,50 +6,29 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use bidslate::cpu::Precision;
-use bidslate::engine::{Device, Engine, Limits, Report};
+use bidslate::engine::{Engine, Report};
 use bidslate::error::RequestError;
-use bidslate::model::config::{CONFIG_FILE, ModelConfig};
+use bidslate::model::config::ModelConfig;
 use bidslate::record::Recorder;
-use bidslate::request::{Candidates, Request};
+use bidslate::request::Request;
 use bidslate::response::{Response, Trace};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
+use crate::engine_args::EngineArgs;
 use crate::lines;
 use crate::progress::Progress;
+use crate::request_file::{Line, requests};
 use crate::table::{self, Labels};
-
-/// Most beams a request file may ask for; beyond it a request is refused.
-const MOST_BEAMS: usize = 4096;
 
 /// Answers the requests of a file, one JSON object a line.
 #[derive(clap::Args)]
 pub struct AllocateArgs {
-    /// Model directory.
-    #[arg(long)]
-    model: PathBuf,
-    /// Catalog; catalog.safetensors of the model directory unless given.
-    #[arg(long)]
-    catalog: Option<PathBuf>,
-    /// Requests, one JSON object a line; blank lines are passed over.
-    #[arg(long)]
-    requests: PathBuf,
-    /// Where to run: cpu or cuda:N.
-    #[arg(long, default_value = "cpu")]
-    device: Device,
-    /// Threads; as many as the machine has unless given.
-    #[arg(long)]
-    threads: Option<usize>,
-    /// Requests handed to the engine at a time.
-    #[arg(long, default_value_t = 64)]
-    batch: usize,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// json: one response a line. table: for people.
     #[arg(long, value_enum, default_value_t = Format::Json)]
     format: Format,
-    /// Precision of the encoder's and decoders' products.
-    #[arg(long, value_enum, default_value_t = Products::F32)]
-    precision: Products,
     /// Where to write; standard output unless given.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -74,27 +53,10 @@ enum Format {
     Table,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Products {
-    F32,
-    Bf16,
-}
-
-/// One line of the file: its id, and the request or why it is none.
-struct Line {
-    id: Value,
-    request: Result<Request, RequestError>,
-}
-
 impl AllocateArgs {
     /// Runs the command; false where a request was refused.
     pub fn run(self) -> Result<bool> {
-        if self.batch == 0 {
-            bail!("--batch is 0, expected at least 1");
-        }
-        let config = ModelConfig::read(&self.model.join(CONFIG_FILE))?;
-        let survey = survey(&self.requests, &config)?;
-        let engine = self.engine(survey.limits)?;
+        let (engine, count) = self.engine.engine(usize::MAX, |builder| builder)?;
         let labels = self.labels()?;
         let mut out = lines::output(self.out.as_deref())?;
         if self.format == Format::Table {
@@ -111,9 +73,9 @@ impl AllocateArgs {
         let mut progress = Progress::steps("answering");
         let mut done = 0;
         let mut all_good = true;
-        let mut lines = requests(&self.requests)?;
+        let mut lines = requests(&self.engine.requests)?;
         loop {
-            let batch: Vec<Line> = lines.by_ref().take(self.batch).collect::<Result<_>>()?;
+            let batch: Vec<Line> = lines.by_ref().take(self.engine.batch).collect::<Result<_>>()?;
             if batch.is_empty() {
                 break;
             }
@@ -124,7 +86,7 @@ impl AllocateArgs {
                 }
                 self.write(&mut out, &id, &answer, labels.as_ref())?;
                 done += 1;
-                progress.at(done, survey.lines);
+                progress.at(done, count);
             }
         }
         out.flush()?;
@@ -135,31 +97,11 @@ impl AllocateArgs {
         Ok(all_good)
     }
 
-    /// The engine, with room for the largest of the requests.
-    fn engine(&self, largest: Limits) -> Result<Engine> {
-        let threads = self
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-        let mut builder = Engine::builder()
-            .model(&self.model)
-            .device(self.device)
-            .threads(threads)
-            .limits(Limits { batch: threads.min(self.batch), ..largest })
-            .precision(match self.precision {
-                Products::F32 => Precision::F32,
-                Products::Bf16 => Precision::Bf16,
-            });
-        if let Some(catalog) = &self.catalog {
-            builder = builder.catalog(catalog.clone());
-        }
-        Ok(builder.build()?)
-    }
-
     fn labels(&self) -> Result<Option<Labels>> {
         match (&self.labels, self.format) {
             (Some(path), Format::Table) => Labels::read(path).map(Some),
             (None, Format::Table) => {
-                let beside = self.requests.with_file_name("labels.jsonl");
+                let beside = self.engine.requests.with_file_name("labels.jsonl");
                 beside.exists().then(|| Labels::read(&beside)).transpose()
             }
             _ => Ok(None),
@@ -174,7 +116,7 @@ impl AllocateArgs {
         writeln!(
             out,
             "model {} | catalog version {} with {} items | {:.0} MB ({:.0} weights, {:.0} workspaces)",
-            self.model.display(),
+            self.engine.model.display(),
             engine.catalog().snapshot().version(),
             engine.catalog().snapshot().len(),
             memory.total() as f64 / 1e6,
@@ -205,47 +147,6 @@ impl AllocateArgs {
         }
         Ok(())
     }
-}
-
-/// The requests of a file.
-fn requests(path: &Path) -> Result<impl Iterator<Item = Result<Line>> + use<>> {
-    Ok(lines::lines(path)?.map(|line| line.map(|line| parse(&line))))
-}
-
-fn parse(line: &[u8]) -> Line {
-    match Request::from_json(line) {
-        Ok(request) => Line { id: json!(request.id), request: Ok(request) },
-        Err(error) => Line { id: lines::id(line), request: Err(error) },
-    }
-}
-
-/// What a request file holds.
-struct Survey {
-    /// Lines that are not blank.
-    lines: u64,
-    /// Room for every request that keeps to the model's own limits and to [`MOST_BEAMS`].
-    limits: Limits,
-}
-
-/// Reads a request file once ahead of the answers.
-fn survey(path: &Path, config: &ModelConfig) -> Result<Survey> {
-    let mut limits = Limits { batch: 1, history: 0, beams: 1, candidates: 0, slots: 1 };
-    let mut count = 0;
-    for line in requests(path)? {
-        count += 1;
-        let Ok(request) = line?.request else { continue };
-        let beams = request.beam_width.unwrap_or(config.beam_width);
-        let slots = request.list_len.unwrap_or(config.list_len);
-        let named = match &request.candidates {
-            Candidates::All => 0,
-            Candidates::Items(items) => items.len(),
-        };
-        limits.history = limits.history.max(request.history.len().min(config.history_len));
-        limits.beams = if beams <= MOST_BEAMS { limits.beams.max(beams) } else { limits.beams };
-        limits.candidates = limits.candidates.max(named).max(request.organic.len());
-        limits.slots = if slots <= config.list_len { limits.slots.max(slots) } else { limits.slots };
-    }
-    Ok(Survey { lines: count, limits })
 }
 
 /// An engine, with a record or without.

@@ -3,7 +3,10 @@
 mod allocate;
 mod auction;
 mod auction_table;
+mod audit;
+mod audit_table;
 mod catalog;
+mod engine_args;
 mod import;
 mod init_model;
 mod inspect;
@@ -11,6 +14,7 @@ mod lines;
 mod progress;
 mod quantize;
 mod replay;
+mod request_file;
 mod table;
 
 use std::process::ExitCode;
@@ -30,6 +34,7 @@ struct Cli {
 enum Command {
     Allocate(allocate::AllocateArgs),
     Auction(auction::AuctionArgs),
+    Audit(audit::AuditArgs),
     Catalog(catalog::CatalogArgs),
     Quantize(quantize::QuantizeArgs),
     Import(import::ImportArgs),
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Allocate(args) => args.run(),
         Command::Auction(args) => args.run(),
+        Command::Audit(args) => args.run(),
         Command::Catalog(args) => args.run().map(|()| true),
         Command::Quantize(args) => args.run().map(|()| true),
         Command::Import(args) => args.run().map(|()| true),

@@ -11,6 +11,8 @@ use comfy_table::{
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::audit_table::{plain, units};
+
 /// Columns of a terminal that the table must fit.
 const COLUMNS: u16 = 120;
 /// Rejected items named per reason; the rest are counted.
@@ -87,9 +89,37 @@ pub fn render(response: &Value, labels: Option<&Labels>) -> String {
     }
     rejected(&mut out, &response["rejected"], labels);
     if response["audit"].is_object() {
-        let _ = writeln!(out, "audit: {}", response["audit"]);
+        audit(&mut out, &response["audit"], labels);
     }
     out
+}
+
+/// What each ad could gain by another bid, and by which of the gammas.
+fn audit(out: &mut String, audit: &Value, labels: &Labels) {
+    let _ = writeln!(out, "audit, {}; utilities per impression", audit["tier"].as_str().unwrap_or("?"));
+    let header =
+        ["slot", "item", "value", "utility", "regret", "of all bids", "best gamma", "its slot", "its price"];
+    let mut table = plain(&header, 0);
+    for ad in audit["ads"].as_array().into_iter().flatten() {
+        let utility = |point: &Value| point["utility_micros"].as_f64().unwrap_or_default();
+        let sweep = ad["sweep"].as_array().into_iter().flatten();
+        // Of equals the last; nothing where no gamma gains.
+        let best = sweep.max_by(|a, b| utility(a).total_cmp(&utility(b)));
+        let best = best.filter(|_| ad["regret_micros"].as_f64() > Some(0.0)).unwrap_or(&Value::Null);
+        let amount = |value: &Value| value.as_f64().map_or_else(|| "-".into(), units);
+        table.add_row([
+            number(&ad["slot"], 0),
+            ad["item"].as_u64().map_or_else(|| "-".to_owned(), |item| labels.name(item)),
+            money(&ad["value_micros"]),
+            amount(&ad["utility_micros"]),
+            amount(&ad["regret_micros"]),
+            amount(&ad["exact_regret_micros"]),
+            best["gamma"].as_f64().map_or_else(|| "-".into(), |gamma| gamma.to_string()),
+            number(&best["slot"], 0),
+            money(&best["payment_micros"]),
+        ]);
+    }
+    let _ = writeln!(out, "{}", table.trim_fmt());
 }
 
 fn heading(out: &mut String, id: &str, response: &Value, slots: usize) {
@@ -304,6 +334,26 @@ mod tests {
         let text = render(&response, None);
         assert!(!text.contains("GSP"));
         assert_eq!(cells(&text, "1 ").last(), Some(&"8.123457"));
+    }
+
+    #[test]
+    fn an_audit_has_a_row_for_each_ad() {
+        let mut response = response();
+        let point = |gamma: f64, slot: Option<u64>, payment: u64, utility: f64| json!({"gamma": gamma, "slot": slot, "payment_micros": payment, "utility_micros": utility});
+        response["audit"] = json!({"tier": "reselect", "ads": [
+            {"slot": 1, "item": 87, "value_micros": 12_340_000, "utility_micros": 308_250.0,
+             "regret_micros": 21_751.0, "exact_regret_micros": null,
+             "sweep": [point(0.2, None, 0, 0.0), point(0.6, Some(2), 7_404_000, 330_001.0)]},
+            {"slot": 2, "item": 5, "value_micros": 990_000, "utility_micros": 13_800.0,
+             "regret_micros": 0.0, "exact_regret_micros": 12.0, "sweep": [point(0.2, Some(2), 198_000, 13_800.0)]}
+        ]});
+        let text = render(&response, Some(&labels()));
+        let (_, audit) = text.split_once("audit, reselect").unwrap();
+        let row = |line: usize| audit.lines().nth(line).unwrap().split_whitespace().collect::<Vec<_>>();
+        let first =
+            ["1", "87", "Steakhouse", "$$$$", "12.34", "0.308250", "0.021751", "-", "0.6", "2", "7.404"];
+        assert_eq!(row(3), first);
+        assert_eq!(row(4), ["2", "5", "0.99", "0.013800", "0.000000", "0.000012", "-", "-", "-"]);
     }
 
     #[test]

@@ -1,0 +1,62 @@
+//! Files of requests, one JSON object a line.
+
+use std::path::Path;
+
+use anyhow::Result;
+use bidslate::engine::Limits;
+use bidslate::error::RequestError;
+use bidslate::model::config::ModelConfig;
+use bidslate::request::{Candidates, Request};
+use serde_json::{Value, json};
+
+use crate::lines;
+
+/// Most beams a request file may ask for; beyond it a request is refused.
+const MOST_BEAMS: usize = 4096;
+
+/// One line of the file: its id, and the request or why it is none.
+pub struct Line {
+    pub id: Value,
+    pub request: Result<Request, RequestError>,
+}
+
+/// The requests of a file.
+pub fn requests(path: &Path) -> Result<impl Iterator<Item = Result<Line>> + use<>> {
+    Ok(lines::lines(path)?.map(|line| line.map(|line| parse(&line))))
+}
+
+fn parse(line: &[u8]) -> Line {
+    match Request::from_json(line) {
+        Ok(request) => Line { id: json!(request.id), request: Ok(request) },
+        Err(error) => Line { id: lines::id(line), request: Err(error) },
+    }
+}
+
+/// What a request file holds.
+pub struct Survey {
+    /// Lines that are not blank.
+    pub lines: u64,
+    /// Room for every request that keeps to the model's own limits and to [`MOST_BEAMS`].
+    pub limits: Limits,
+}
+
+/// Reads the first `limit` lines of a request file once ahead of the answers.
+pub fn survey(path: &Path, limit: usize, config: &ModelConfig) -> Result<Survey> {
+    let mut limits = Limits { batch: 1, history: 0, beams: 1, candidates: 0, slots: 1 };
+    let mut count = 0;
+    for line in requests(path)?.take(limit) {
+        count += 1;
+        let Ok(request) = line?.request else { continue };
+        let beams = request.beam_width.unwrap_or(config.beam_width);
+        let slots = request.list_len.unwrap_or(config.list_len);
+        let named = match &request.candidates {
+            Candidates::All => 0,
+            Candidates::Items(items) => items.len(),
+        };
+        limits.history = limits.history.max(request.history.len().min(config.history_len));
+        limits.beams = if beams <= MOST_BEAMS { limits.beams.max(beams) } else { limits.beams };
+        limits.candidates = limits.candidates.max(named).max(request.organic.len());
+        limits.slots = if slots <= config.list_len { limits.slots.max(slots) } else { limits.slots };
+    }
+    Ok(Survey { lines: count, limits })
+}
