@@ -60,6 +60,7 @@ pub struct EngineBuilder {
     precision: Option<Precision>,
     limits: Option<Limits>,
     audit: AuditOptions,
+    gpu_streams: Option<usize>,
     streams: Option<Vec<Arc<dyn Stream>>>,
 }
 
@@ -109,6 +110,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Batches that a GPU works on side by side, each with workspaces of its own; 2 unless given, so that the host
+    /// prepares one while the other runs.
+    pub fn gpu_streams(mut self, streams: usize) -> Self {
+        self.gpu_streams = Some(streams);
+        self
+    }
+
     /// Runs the engine on these streams of one GPU instead of the streams of a [`Device`]; each works on one batch at
     /// a time. For callers that hold a device of their own, and for tests, whose device is emulated.
     pub fn streams(mut self, streams: Vec<Arc<dyn Stream>>) -> Self {
@@ -126,12 +134,16 @@ impl EngineBuilder {
             Some(threads) => return Err(option("threads", format!("is {threads}, expected 1 to 4096"))),
             None => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         };
+        let gpu_streams = match self.gpu_streams.unwrap_or(GPU_STREAMS) {
+            streams @ 1..=64 => streams,
+            streams => return Err(option("gpu_streams", format!("is {streams}, expected 1 to 64"))),
+        };
         let streams = match (self.streams, self.device) {
             (Some(streams), _) if streams.is_empty() => {
                 return Err(option("streams", "is empty, expected at least one".into()));
             }
             (Some(streams), _) => Some(streams),
-            (None, device) => device.stream()?.map(|stream| vec![stream]),
+            (None, device) => Some(device.streams(gpu_streams)?).filter(|streams| !streams.is_empty()),
         };
         if self.audit.searches == 0 {
             return Err(option("audit", "runs 0 searches side by side, expected at least 1".into()));
@@ -187,6 +199,9 @@ impl EngineBuilder {
 
 /// Requests of a batch on a GPU, unless the limits say otherwise.
 const GPU_BATCH: usize = 16;
+
+/// Streams of a GPU, unless their number is given.
+const GPU_STREAMS: usize = 2;
 
 fn option(option: &'static str, message: String) -> BuildError {
     BuildError::Option { option, message }

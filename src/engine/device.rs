@@ -27,25 +27,26 @@ impl Device {
         Self::Cuda(index)
     }
 
-    /// A stream of the GPU; none of the processor.
+    /// So many streams of the GPU, which run side by side; none of the processor.
     ///
     /// # Errors
     /// [`DeviceError`] where the GPU is not there.
-    pub fn stream(self) -> Result<Option<Arc<dyn Stream>>, DeviceError> {
+    pub fn streams(self, count: usize) -> Result<Vec<Arc<dyn Stream>>, DeviceError> {
         match self {
-            Self::Cpu => Ok(None),
-            Self::Cuda(index) => open(index).map(Some),
+            Self::Cpu => Ok(Vec::new()),
+            Self::Cuda(index) => open(index, count),
         }
     }
 }
 
 #[cfg(feature = "cuda")]
-fn open(index: usize) -> Result<Arc<dyn Stream>, DeviceError> {
-    crate::cuda::driver::Driver::open(index)?.stream()
+fn open(index: usize, streams: usize) -> Result<Vec<Arc<dyn Stream>>, DeviceError> {
+    let driver = crate::cuda::driver::Driver::open(index)?;
+    (0..streams).map(|_| driver.stream()).collect()
 }
 
 #[cfg(not(feature = "cuda"))]
-fn open(index: usize) -> Result<Arc<dyn Stream>, DeviceError> {
+fn open(index: usize, _: usize) -> Result<Vec<Arc<dyn Stream>>, DeviceError> {
     Err(DeviceError::NoCuda(index))
 }
 

@@ -1,5 +1,8 @@
 //! The GPU backend: a model on a device, and one workspace per stream. Requests run in batches.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use super::counterfactual::{Counterfactuals, DecoderWork, RateQuery, Variant};
 use super::gpu_batch::{Batch, GpuWorkspace};
 use super::task::{Context, Generated, Task, is_finite};
@@ -22,9 +25,39 @@ type Answer = Result<Response, RequestError>;
 impl GpuBackend {
     /// Answers `requests`. A response does not depend on the batch that its request ran in.
     pub fn allocate(&self, context: Context, requests: &[Request]) -> Vec<Answer> {
-        let mut loan = self.workspaces.lend(1);
-        let workspace = &mut loan.workspaces[0];
-        requests.chunks(self.batch).flat_map(|chunk| self.run(workspace, context, chunk)).collect()
+        let batches: Vec<&[Request]> = requests.chunks(self.batch).collect();
+        let mut loan = self.workspaces.lend(batches.len());
+        match &mut loan.workspaces[..] {
+            [workspace] => {
+                batches.into_iter().flat_map(|batch| self.run(workspace, context, batch)).collect()
+            }
+            workspaces => self.run_side_by_side(workspaces, context, &batches),
+        }
+    }
+
+    /// One batch per stream at a time, taken in order: while one stream is waited for, the host prepares another's.
+    fn run_side_by_side(
+        &self,
+        workspaces: &mut [GpuWorkspace],
+        context: Context,
+        batches: &[&[Request]],
+    ) -> Vec<Answer> {
+        let next = AtomicUsize::new(0);
+        let answers: Vec<Mutex<Vec<Answer>>> = batches.iter().map(|_| Mutex::default()).collect();
+        std::thread::scope(|scope| {
+            for workspace in workspaces {
+                let (next, answers) = (&next, &answers);
+                scope.spawn(move || {
+                    let take = || next.fetch_add(1, Ordering::Relaxed);
+                    for batch in std::iter::repeat_with(take).take_while(|&i| i < batches.len()) {
+                        let answered = self.run(workspace, context, batches[batch]);
+                        *answers[batch].lock().unwrap_or_else(PoisonError::into_inner) = answered;
+                    }
+                });
+            }
+        });
+        // Every answer is there: the scope ends when the last batch is done.
+        answers.into_iter().flat_map(|a| a.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
     /// Answers a batch.

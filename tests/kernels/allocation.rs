@@ -160,6 +160,49 @@ fn a_response_does_not_depend_on_its_batch() {
     }
 }
 
+/// Batches of one call on two streams at once, and calls of two threads at once.
+#[test]
+fn streams_work_side_by_side() {
+    let mut rng = world::rng("streams_work_side_by_side");
+    let world = world(&mut rng);
+    let one = gpu(&world, &streams()[0]);
+    let both = [(); 2].map(|()| streams().remove(0)).to_vec();
+    let builder = Engine::builder().model(world.path()).streams(both);
+    let two = builder.limits(limits(&world, BATCH)).build().unwrap();
+    let requests = world.requests(5 * BATCH + 1, &mut rng);
+    let expected = one.allocate(&requests);
+    assert_eq!(two.allocate(&requests), expected);
+    let (first, second) = requests.split_at(2 * BATCH);
+    let (first, second) = std::thread::scope(|scope| {
+        let [first, second] = [first, second].map(|part| scope.spawn(|| two.allocate(part)));
+        (first.join().unwrap(), second.join().unwrap())
+    });
+    assert_eq!([first, second].concat(), expected);
+}
+
+/// What needs the emulator itself.
+mod emulated {
+    use super::*;
+    use simt::{Build, Copies, Schedule};
+
+    use crate::emulator::stream_with;
+
+    #[test]
+    fn models_beyond_the_shared_memory_are_refused() {
+        let world = World::with_weights(world::config(), 5, 1, WeightType::BF16);
+        let build = |shared_bytes| {
+            let stream = stream_with(Build::Plain, Schedule::Forward, Copies::Lazy, shared_bytes);
+            let builder = Engine::builder().model(world.path()).streams(vec![stream]);
+            builder.limits(limits(&world, 1)).build().map(|_| ())
+        };
+        // Normed rows of 64 columns in bf16, 64 of them, and a ring of 32 KiB.
+        let needed = 64 * world::config().hidden_size.next_multiple_of(64) * 2 + (32 << 10);
+        build(needed).unwrap();
+        let refused = build(needed - 1).unwrap_err().to_string();
+        assert!(refused.contains("hidden_size") && refused.contains(&needed.to_string()), "{refused}");
+    }
+}
+
 /// What the kernels do not take is refused when the engine is built, by the key of config.json.
 #[test]
 fn models_beyond_the_kernels_are_refused() {

@@ -8,13 +8,15 @@ use bidslate::error::DeviceError;
 use simt::{Build, Copies, Emulator, Schedule};
 
 /// Shared memory of a block, as on an H100.
-pub const SHARED_BYTES: usize = 227 << 10;
+const SHARED_BYTES: usize = 227 << 10;
 
 /// A stream whose work runs at once, on the thread that enqueues it.
 pub struct EmulatedStream {
     device: Device,
     /// What was enqueued since a recording began.
     recorded: Mutex<Option<Vec<Work>>>,
+    /// Shared memory of a block.
+    shared_bytes: usize,
 }
 
 #[derive(Clone)]
@@ -31,9 +33,14 @@ enum Work {
 
 /// A stream on an emulator of this build and behaviour.
 pub fn stream(build: Build, schedule: Schedule, copies: Copies) -> Arc<dyn Stream> {
+    stream_with(build, schedule, copies, SHARED_BYTES)
+}
+
+/// A stream on an emulator whose blocks have this much shared memory.
+pub fn stream_with(build: Build, schedule: Schedule, copies: Copies, shared_bytes: usize) -> Arc<dyn Stream> {
     let emulator = Emulator::open(build).unwrap().schedule(schedule).copies(copies);
-    let name = format!("emulator, {build:?}, {schedule:?}, {copies:?}");
-    Arc::new(EmulatedStream { device: Device { emulator, name }, recorded: Mutex::new(None) })
+    let device = Device { emulator, name: format!("emulator, {build:?}, {schedule:?}, {copies:?}") };
+    Arc::new(EmulatedStream { device, recorded: Mutex::new(None), shared_bytes })
 }
 
 impl Device {
@@ -127,7 +134,7 @@ impl Stream for EmulatedStream {
     }
 
     fn shared_bytes(&self) -> usize {
-        SHARED_BYTES
+        self.shared_bytes
     }
 
     fn capture(

@@ -22,6 +22,7 @@ mod with {
     use std::fs::OpenOptions;
     use std::io::Write;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use bidslate::cuda::driver::Driver;
     use bidslate::cuda::launch::{Address, Argument, Graph, Kernel, LaunchShape, Stream};
@@ -88,6 +89,14 @@ mod with {
 
         fn synchronize(&self) -> Result<(), DeviceError> {
             self.stream.synchronize()
+        }
+
+        fn time(&self, work: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {
+            self.stream.time(work)
+        }
+
+        fn shared_bytes(&self) -> usize {
+            self.stream.shared_bytes()
         }
 
         fn capture(

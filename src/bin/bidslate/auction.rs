@@ -121,7 +121,7 @@ impl AuctionArgs {
             bail!("--landscape is for --format json");
         }
         let grid = self.gammas.clone().map_or(Ok(GammaGrid::default()), GammaGrid::new)?;
-        let stream = self.device.stream()?;
+        let stream = self.device.streams(1)?.pop();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0)).build()?;
         let mut out = lines::output(self.out.as_deref())?;
         let mut input = lines::lines(&self.input)?;
