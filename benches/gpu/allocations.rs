@@ -1,0 +1,96 @@
+//! Whole allocations through the engine, on the host's clock, and the stages of a batch of one.
+
+use std::time::{Duration, Instant};
+
+use bidslate::engine::{Engine, Limits, Report};
+use bidslate::model::config::{ModelConfig, ModelSize};
+use bidslate::model::init::init_model;
+use bidslate::model::weights::WeightType;
+use bidslate::request::{Candidates, Request};
+use bidslate::response::Timings;
+use bidslate::synthetic;
+use criterion::{Criterion, Throughput};
+
+use crate::device::Device;
+
+/// A stage: its name, and its time in a run.
+type Stage = (&'static str, fn(&Timings) -> u64);
+
+const STAGES: [Stage; 6] = [
+    ("resolve", |t| t.resolve_us),
+    ("encode", |t| t.encode_us),
+    ("search", |t| t.search_us),
+    ("creative", |t| t.creative_us),
+    ("reward", |t| t.reward_us),
+    ("payment", |t| t.payment_us),
+];
+
+pub fn bench(criterion: &mut Criterion, device: &Device) {
+    for model in device.models() {
+        for batch in device.pick(vec![1, 8, 32, 128], vec![2]) {
+            let (engine, requests) = engine(device, model, batch);
+            let d = engine.config().hidden_size;
+            let mut group = criterion.benchmark_group(format!("allocate d {d}, batch {batch}"));
+            group.throughput(Throughput::Elements(batch as u64)).sample_size(10);
+            group.bench_function("engine", |bencher| {
+                bencher.iter_custom(|runs| (0..runs).map(|_| run(&engine, &requests)).sum());
+            });
+            if batch == 1 || device.emulated {
+                for (name, stage) in STAGES {
+                    group.bench_function(name, |bencher| {
+                        let time = |_| Duration::from_micros(stage(&timings(&engine, &requests)));
+                        bencher.iter_custom(|runs| (0..runs).map(time).sum());
+                    });
+                }
+            }
+            group.finish();
+        }
+    }
+}
+
+fn run(engine: &Engine, requests: &[Request]) -> Duration {
+    let started = Instant::now();
+    let answers = engine.allocate(requests);
+    let time = started.elapsed();
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    time
+}
+
+fn timings(engine: &Engine, requests: &[Request]) -> Timings {
+    let report = Report { timings: true, ..Report::default() };
+    let answer = engine.allocate_with(requests, report).remove(0).expect("an answer");
+    // At least a microsecond: a stage may take less than its clock shows.
+    let timings = answer.timings.expect("timings were asked for");
+    Timings {
+        resolve_us: timings.resolve_us.max(1),
+        encode_us: timings.encode_us.max(1),
+        search_us: timings.search_us.max(1),
+        creative_us: timings.creative_us.max(1),
+        reward_us: timings.reward_us.max(1),
+        payment_us: timings.payment_us.max(1),
+    }
+}
+
+/// An engine with random weights, and requests of full histories that leave all slots contested.
+fn engine(device: &Device, model: ModelSize, batch: usize) -> (Engine, Vec<Request>) {
+    let config = ModelConfig::of_size(model);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    init_model(dir.path(), &config, WeightType::BF16, 1).expect("a model");
+    let catalog = synthetic::catalog(&config, device.pick(20_000, 300), 1);
+    catalog.write(&dir.path().join("catalog.safetensors"), &config).expect("a catalog");
+    let limits = Limits {
+        batch,
+        history: config.history_len,
+        beams: config.beam_width,
+        candidates: 2000,
+        slots: config.list_len,
+    };
+    let builder = Engine::builder().model(dir.path()).streams(vec![device.stream.clone()]);
+    let engine = builder.limits(limits).build().expect("an engine");
+    let request = |json: serde_json::Value| {
+        let request = Request::from_json(json.to_string().as_bytes()).expect("a request");
+        Request { candidates: Candidates::All, policy: Default::default(), ..request }
+    };
+    let requests = synthetic::requests(&catalog, &config, batch, 1).into_iter().map(request).collect();
+    (engine, requests)
+}

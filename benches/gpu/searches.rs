@@ -1,0 +1,67 @@
+//! The search without the decoder: bid weights, masks, log-softmax, the best continuations, items and policy.
+
+use bidslate::catalog::Catalog;
+use bidslate::cuda::search::{Search, SearchLimits, SearchRequest};
+use bidslate::decode::candidates::Ads;
+use bidslate::decode::search::SearchRules;
+use bidslate::model::config::{ModelConfig, ModelSize};
+use bidslate::request::{AdPolicy, BidAggregate, BidScope};
+use bidslate::synthetic;
+use criterion::{Criterion, Throughput};
+
+use crate::device::Device;
+
+pub fn bench(criterion: &mut Criterion, device: &Device) {
+    for items in device.pick(vec![20_000, 1_000_000], vec![500]) {
+        for requests in device.pick(vec![1, 8, 32], vec![2]) {
+            whole(criterion, device, items, requests);
+        }
+    }
+}
+
+/// Every step of searches over all ads, recorded as one graph; the logits are the same at each.
+fn whole(criterion: &mut Criterion, device: &Device, items: usize, requests: usize) {
+    let config = ModelConfig::of_size(device.pick(ModelSize::Base, ModelSize::Tiny));
+    let columns = synthetic::catalog(&config, items, 1);
+    let catalog = Catalog::from_columns(columns, &config).expect("a catalog");
+    let snapshot = catalog.snapshot();
+    let (ads, rules) = (Ads::all(&snapshot), rules(&config));
+    let asked: Vec<_> = (0..requests)
+        .map(|_| SearchRequest {
+            rules: &rules,
+            snapshot: &snapshot,
+            ads: &ads,
+            organic: &[],
+            excluded: None,
+        })
+        .collect();
+    let limits = SearchLimits { requests, beams: config.beam_width, slots: config.list_len, candidates: 1 };
+    let (layers, codes) = (config.poi_code_layers, config.codebook_size);
+    let mut search = Search::new(&device.stream, limits, layers, codes).expect("device memory");
+    let logits = device.upload(&device.numbers(requests * config.beam_width * codes));
+    search.begin(&asked, config.beam_width).expect("a search");
+    let steps = config.list_len * layers;
+    let mut all = || (0..steps).try_for_each(|_| search.advance(logits.ptr()));
+    let recorded = device.stream.capture(&mut all).expect("a graph");
+    let name = format!("search {requests}x{} beams, {steps} steps, {items} items", config.beam_width);
+    device.bench(criterion, &name, Throughput::Elements(requests as u64), |_| {
+        search.begin(&asked, config.beam_width)?;
+        recorded.launch()
+    });
+}
+
+fn rules(config: &ModelConfig) -> SearchRules {
+    SearchRules {
+        list_len: config.list_len,
+        beam_width: config.beam_width,
+        policy: AdPolicy::default(),
+        alpha: config.alpha,
+        beta: config.beta,
+        aggregate: BidAggregate::Max,
+        scope: BidScope::Prefix,
+        tie_seed: 0,
+        bid_unit: config.bid_unit_micros,
+        code_layers: config.poi_code_layers,
+        codebook_size: config.codebook_size,
+    }
+}
