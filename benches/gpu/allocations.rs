@@ -35,7 +35,7 @@ pub fn bench(criterion: &mut Criterion, device: &Device) {
             group.bench_function("engine", |bencher| {
                 bencher.iter_custom(|runs| (0..runs).map(|_| run(&engine, &requests)).sum());
             });
-            if batch == 1 || device.emulated {
+            if batch == 1 {
                 for (name, stage) in STAGES {
                     group.bench_function(name, |bencher| {
                         let time = |_| Duration::from_micros(stage(&timings(&engine, &requests)));
