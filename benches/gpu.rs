@@ -28,8 +28,10 @@ mod searches;
 use criterion::Criterion;
 use device::Device;
 
+type Bench = (&'static str, fn(&mut Criterion, &Device));
+
 /// What is measured, by name: `BIDSLATE_BENCH` names one of them, and the others are not even set up.
-const BENCHES: [(&str, fn(&mut Criterion, &Device)); 6] = [
+const BENCHES: [Bench; 6] = [
     ("products", products::bench),
     ("attentions", attentions::bench),
     ("searches", searches::bench),
