@@ -8,6 +8,8 @@ mod allocation;
 mod attention;
 #[path = "kernels/auction.rs"]
 mod auction;
+#[path = "kernels/audit.rs"]
+mod audit;
 #[path = "kernels/beam_attention.rs"]
 mod beam_attention;
 #[path = "kernels/beam_self_attention.rs"]
