@@ -240,6 +240,42 @@ fn marginals_by_hand() {
 }
 
 #[test]
+fn audits_by_hand() {
+    let model = flat(1, &three());
+    // Ad 1 of [1, 2] by gamma 0.2 and by 2: where it is shown, what it pays, z.
+    let points = |changes: Value| -> [(usize, u64, f64); 2] {
+        let audit = run(&model, changes).unwrap().audit;
+        assert_eq!((audit[0].item, audit[1].item, audit[0].value_micros), (1, 2, 3_000_000));
+        [0, 9].map(|gamma| {
+            let shown = audit[0].points[gamma].shown.clone().unwrap();
+            (shown.slot, shown.payment_micros, shown.z)
+        })
+    };
+    // Weights 1.6 and 7 in the place of 4, against 2 and 1.
+    let [low, high] = points(json!({"audit": "fixed"}));
+    assert_eq!((low.0, high.0), (0, 0));
+    // The network's rate is 0.8 whatever z is.
+    assert!(low.1.abs_diff(480_000) <= 1 && high.1.abs_diff(4_800_000) <= 1, "{low:?} {high:?}");
+    near(low.2, 1.6 / 4.6);
+    near(high.2, 0.7);
+    // [1, 2] and [2, 1] tie by reward at any bid, and the scores that they came with decide.
+    let [low, high] = points(json!({"audit": "reselect", "payment": "gsp"}));
+    assert_eq!(((low.0, low.1), (high.0, high.1)), ((0, 600_000), (0, 1_000_000)));
+    // By new scores [2, 1] comes first: 2 / 4.6 * 1.6 / 2.6 against 1.6 / 4.6 * 2 / 3. The last ad pays its reserve.
+    let [low, high] = points(json!({"audit": "redecode", "payment": "gsp"}));
+    assert_eq!(((low.0, low.1), (high.0, high.1)), ((1, 0), (0, 1_000_000)));
+    near(low.2, 1.6 / 2.6);
+    let mut items = three();
+    items[0].reserve = 1_000_000;
+    let audit = run(&flat(1, &items), json!({"audit": "fixed"})).unwrap().audit;
+    assert!(
+        audit[0].points[0].shown.is_none() && audit[0].points[1].shown.is_some(),
+        "600,000 is below 1,000,000"
+    );
+    assert!(run(&model, json!({})).unwrap().audit.is_empty());
+}
+
+#[test]
 fn objectives_by_hand() {
     let objective = json!({"revenue": 2, "ctr_poi": 3, "ctr_creative": 5, "cvr": 7});
     let outcome = run(&flat(1, &three()), json!({"objective": objective, "list_len": 1})).unwrap();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::checks::{flat, plain, row, run, three};
 use crate::reference::allocate::Slot;
+use crate::reference::audit::{AuditedAd, Point};
 use crate::reference::compare::{F32, Verdict, compare, compare_trace};
 use crate::reference::generate::world;
 use crate::reference::request::Payment;
@@ -27,7 +28,63 @@ fn response(outcome: &Outcome) -> Value {
     let rejected: Vec<Value> =
         outcome.rejected.iter().map(|(id, why)| json!({"item": id, "reason": why})).collect();
     json!({"id": "x", "slots": slots, "reward": outcome.reward, "log_prob": outcome.log_prob, "beam": outcome.beam,
-        "lists": outcome.lists.items.len(), "rejected": rejected})
+        "lists": outcome.lists.items.len(), "rejected": rejected, "audit": {"ads": audited(outcome)}})
+}
+
+/// The `ads` of its audit.
+fn audited(outcome: &Outcome) -> Vec<Value> {
+    let ad = |ad: &AuditedAd| {
+        let utility =
+            |point: &Point| point.shown.as_ref().map_or(0.0, |shown| shown.utility(ad.value_micros));
+        let best = ad.points.iter().map(utility).fold(0.0, f64::max);
+        let sweep: Vec<Value> = ad
+            .points
+            .iter()
+            .map(|point| {
+                let (slot, paid, clicks, z) = point.shown.as_ref().map_or((None, 0, 0.0, None), |shown| {
+                    (Some(shown.slot), shown.payment_micros, shown.clicks, Some(shown.z))
+                });
+                json!({"bid_micros": point.bid_micros, "slot": slot, "payment_micros": paid, "clicks": clicks,
+                    "cost_micros": paid as f64 * clicks, "utility_micros": utility(point), "z": z})
+            })
+            .collect();
+        json!({"slot": ad.slot, "item": ad.item, "value_micros": ad.value_micros, "utility_micros": ad.utility,
+            "regret_micros": (best - ad.utility).max(0.0), "sweep": sweep})
+    };
+    outcome.audit.iter().map(ad).collect()
+}
+
+#[test]
+fn a_comparison_sees_every_field_of_an_audit() {
+    let mut items = plain();
+    items[0].reserve = 700_000;
+    let expected = run(&flat(1, &items), json!({"audit": "reselect", "payment": "gsp"}));
+    let good = response(expected.as_ref().unwrap());
+    assert_eq!(compare(&good, &expected, F32), Verdict::Same);
+    // The first ad is below its reserve at the first gamma.
+    for (pointer, value) in [
+        ("/audit", Value::Null),
+        ("/audit/ads/0/slot", json!(1)),
+        ("/audit/ads/0/item", json!(2)),
+        ("/audit/ads/0/value_micros", json!(3_000_001)),
+        ("/audit/ads/0/utility_micros", json!(400_000)),
+        ("/audit/ads/0/regret_micros", json!(9_000)),
+        ("/audit/ads/0/sweep", json!([])),
+        ("/audit/ads/0/sweep/0/slot", json!(0)),
+        ("/audit/ads/0/sweep/0/utility_micros", json!(1)),
+        ("/audit/ads/0/sweep/1/slot", Value::Null),
+        ("/audit/ads/0/sweep/1/bid_micros", json!(1_200_001)),
+        ("/audit/ads/0/sweep/3/payment_micros", json!(1_100_000)),
+        ("/audit/ads/0/sweep/3/clicks", json!(0.26)),
+        ("/audit/ads/0/sweep/3/cost_micros", json!(0)),
+        ("/audit/ads/0/sweep/3/utility_micros", json!(0)),
+        ("/audit/ads/0/sweep/3/z", json!(0.1)),
+    ] {
+        let mut bad = good.clone();
+        *bad.pointer_mut(pointer).unwrap() = value;
+        let verdict = compare(&bad, &expected, F32);
+        assert!(matches!(verdict, Verdict::Different(_)), "{pointer} went unseen: {verdict:?}");
+    }
 }
 
 #[test]
