@@ -57,6 +57,8 @@
 //!   function of weights, catalog snapshot and request, whatever else is in the batch and however many threads.
 //!   [`allocate_with`](engine::Engine::allocate_with) adds what a [`Report`](engine::Report) asks for: the time of
 //!   each stage, what every payment rule would charge, intermediate tensors.
+//! - [`Request::audit`](request::Request::audit) asks what the ads could gain by other bids, in one of three tiers; the
+//!   grid of bids is the engine's ([`AuditOptions`](engine::AuditOptions)), and [`auction::psi`] sums up many audits.
 //! - [`Response`](response::Response) is the list with bids, payments and probabilities per slot, the version of the
 //!   catalog that it saw, and the items that could not take part with the reason.
 //!
@@ -84,7 +86,8 @@
 //! ## Tracing
 //!
 //! The engine opens [`tracing`] spans at debug level: `allocate` (field `request`, its id) around a request, and in it
-//! `encode` (`behaviors`), `search` (`beams`), `creative` and `reward` (`lists`). There are no events.
+//! `encode` (`behaviors`), `search` (`beams`), `creative` and `reward` (`lists`), and `audit` (`tier`). There are no
+//! events.
 //!
 //! # Features
 //!

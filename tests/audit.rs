@@ -5,6 +5,7 @@ mod world;
 
 use bidslate::auction::regret::GammaGrid;
 use bidslate::catalog::{Catalog, Columns, ItemKind, Update};
+use bidslate::cpu::Precision;
 use bidslate::engine::{AuditOptions, Engine};
 use bidslate::model::config::ModelConfig;
 use bidslate::money::Micros;
@@ -41,7 +42,9 @@ fn market(rng: &mut Xoshiro256PlusPlus) -> (World, Columns) {
 
 fn engine(world: &World, columns: &Columns, threads: usize, audit: AuditOptions) -> Engine {
     let catalog = Catalog::from_columns(columns.clone(), &world.config).unwrap();
-    world.builder(threads).catalog(catalog).audit(audit).build().unwrap()
+    // About half of the worlds compute in bf16.
+    let precision = if world.config.codebook_size == 3 { Precision::Bf16 } else { Precision::F32 };
+    world.builder(threads).catalog(catalog).precision(precision).audit(audit).build().unwrap()
 }
 
 fn grid(gammas: &[f64]) -> AuditOptions {
@@ -308,7 +311,7 @@ fn threads_batches_and_groups_do_not_show() {
         })
     };
     let (mut again, mut shared) = (0, 0);
-    for _ in 0..2 {
+    for _ in 0..3 {
         let (world, columns) = market(&mut rng);
         let mut requests = world.requests(9, &mut rng);
         requests.iter_mut().zip(TIERS.iter().rev().cycle()).for_each(|(request, &tier)| request.audit = tier);
@@ -333,4 +336,16 @@ fn threads_batches_and_groups_do_not_show() {
     }
     println!("{again} audits ran rows again, {shared} rows were shared");
     assert!(again > 0 && shared > 0);
+}
+
+#[test]
+fn options_out_of_range_are_refused_when_the_engine_is_built() {
+    let world = World::new(world::config(), 8, 1);
+    for (options, says) in [
+        (AuditOptions { searches: 0, ..AuditOptions::default() }, "0 searches"),
+        (AuditOptions { rows: usize::MAX, ..AuditOptions::default() }, "at most 65536"),
+    ] {
+        let error = world.builder(1).audit(options).build().err().expect(says).to_string();
+        assert!(error.contains("`audit`") && error.contains(says), "{error}");
+    }
 }

@@ -145,8 +145,12 @@ impl EngineBuilder {
             (Some(streams), _) => Some(streams),
             (None, device) => Some(device.streams(gpu_streams)?).filter(|streams| !streams.is_empty()),
         };
-        if self.audit.searches == 0 {
+        let AuditOptions { searches, rows, .. } = self.audit;
+        if searches == 0 {
             return Err(option("audit", "runs 0 searches side by side, expected at least 1".into()));
+        }
+        if rows > MOST_AUDIT_ROWS {
+            return Err(option("audit", format!("holds {rows} rows, expected at most {MOST_AUDIT_ROWS}")));
         }
         let dir =
             self.model.ok_or_else(|| option("model", "is missing, expected a model directory".into()))?;
@@ -196,6 +200,9 @@ impl EngineBuilder {
         })
     }
 }
+
+/// Most rows that the searches of an audit hold at a position.
+const MOST_AUDIT_ROWS: usize = 1 << 16;
 
 /// Requests of a batch on a GPU, unless the limits say otherwise.
 const GPU_BATCH: usize = 16;

@@ -138,7 +138,10 @@ impl<'a> Task<'a> {
         // Before anything else is decoded again, so that what it counts is its own.
         let audit = match self.request.audit {
             Audit::None => None,
-            _ => Some(timed(&mut timings.audit_us, || audit(&self, &generated, &charges, again))?),
+            tier => Some(timed(&mut timings.audit_us, || {
+                let _span = tracing::debug_span!("audit", ?tier).entered();
+                audit(&self, &generated, &charges, again)
+            })?),
         };
         let marginals = if self.request.marginal {
             marginals(&self, &generated, again, &mut timings)?
