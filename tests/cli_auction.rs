@@ -128,6 +128,32 @@ fn regrets_and_landscapes_are_there_where_asked_for() {
 }
 
 #[test]
+fn a_summary_has_psi_under_each_rule() {
+    let input = lines(&[
+        example(json!("a"), "gsp", [200, 199]),
+        example(json!("b"), "vcg", [200, 199]),
+        example(json!("c"), "gsp", [200, 100]),
+        json!({"id": "bad"}),
+    ]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("summary.json");
+    let run = auction(&input, &["--summary", file.to_str().unwrap(), "--gammas", "0.3", "--samples", "50"]);
+    assert_eq!(run.code, 1);
+    assert!(run.json()[0].get("regret").is_none());
+    let summary: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!((&summary["auctions"], &summary["refused"]), (&json!(3), &json!(1)));
+    let [gsp, vcg] = &summary["psi"].as_array().unwrap()[..] else { panic!("{summary}") };
+    assert_eq!((&gsp["rule"], &vcg["rule"]), (&json!("gsp"), &json!("vcg")));
+    // Winners have 1200 and 398, and 1200 and 200; the first of the first gains 392 by a bid for the second slot.
+    for tier in ["grid", "exact"] {
+        assert_eq!(gsp[tier]["ratio_of_sums"]["value"], json!(392.0 / 2998.0));
+        assert_eq!(gsp[tier]["mean_of_ratios"]["value"], json!(392.0 / 1200.0 / 2.0));
+        assert_eq!(vcg[tier]["ratio_of_sums"]["value"], json!(0.0));
+        assert_eq!((&gsp[tier]["requests"], &gsp[tier]["ads"]), (&json!(2), &json!(4)));
+    }
+}
+
+#[test]
 fn units_tables_and_files() {
     let input = lines(&[example(json!("eos"), "gsp", [200, 100])]);
     let run = auction(&input, &["--billable-unit-micros", "3000000"]);

@@ -3,7 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
-use crate::auction::Outcome;
+use crate::auction_outcome::Outcome;
 
 /// One auction, a row for each slot.
 pub fn render(outcome: &Outcome) -> String {

@@ -2,6 +2,8 @@
 
 mod allocate;
 mod auction;
+mod auction_outcome;
+mod auction_summary;
 mod auction_table;
 mod audit;
 mod audit_table;
