@@ -1,7 +1,9 @@
 //! What one bidder of an auction gets for any bid, the others bidding as they do.
 
 use super::ranking::Ranking;
+use super::slots::Slots;
 use super::view::{Offer, Ranked, View};
+use crate::cpu::Scalar;
 use crate::money::Micros;
 
 /// What a bid wins.
@@ -20,8 +22,7 @@ pub(super) struct Misreports<'a> {
     /// The best of all bidders, one more than there are slots for sale: without any one bidder that is still one for
     /// each slot.
     ranked: Vec<Ranked>,
-    drops: Vec<f64>,
-    terms: Vec<f64>,
+    slots: Slots,
     bidder: usize,
     /// The best of the others.
     others: Vec<Ranked>,
@@ -32,12 +33,10 @@ pub(super) struct Misreports<'a> {
 impl<'a> Misreports<'a> {
     /// Ranks the bidders of an auction, with the first one in view. Payments are multiples of `unit`.
     pub fn new(view: View<'a>, unit: u64) -> Self {
-        let ranked = Ranking::default().rank(&view, view.for_sale() + 1).to_vec();
-        let mut drops = Vec::new();
-        view.effect_drops(&mut drops);
-        let terms = vec![0.0; drops.len()];
+        let ranked = Ranking::default().rank::<Scalar>(&view, view.for_sale() + 1).to_vec();
+        let slots = Slots::default();
         let (others, prices) = (Vec::new(), Vec::new());
-        let mut misreports = Self { view, unit, ranked, drops, terms, bidder: 0, others, prices };
+        let mut misreports = Self { view, unit, ranked, slots, bidder: 0, others, prices };
         misreports.face(0);
         misreports
     }
@@ -47,13 +46,10 @@ impl<'a> Misreports<'a> {
         self.bidder = bidder;
         self.others.clear();
         self.others.extend(self.ranked.iter().filter(|ranked| ranked.bidder as usize != bidder));
-        let mut next: Vec<f64> = self.others.iter().map(|other| other.score).collect();
-        next.resize(self.view.for_sale(), 0.0);
-        let offer = self.view.offer(bidder);
+        let everywhere = std::iter::repeat(self.view.offer(bidder));
+        self.slots.fill(&self.view, everywhere, self.others.iter().map(|other| other.score));
         self.prices.clear();
-        for slot in 0..self.view.for_sale() {
-            self.prices.push(self.view.price(slot, offer, &next, &self.drops, &mut self.terms));
-        }
+        self.prices.extend_from_slice(self.slots.price(&self.view));
     }
 
     /// The true value of the bidder in view: what it bids in the batch.
@@ -88,7 +84,7 @@ impl<'a> Misreports<'a> {
     /// theta (v - p) in micros for a sale, 0 for none.
     pub fn utility(&self, sale: Option<Sale>) -> f64 {
         sale.map_or(0.0, |sale| {
-            self.view.effect(sale.slot as usize) * (self.value() as f64 - sale.payment.0 as f64)
+            self.view.effects[sale.slot as usize] * (self.value() as f64 - sale.payment.0 as f64)
         })
     }
 

@@ -10,5 +10,6 @@ mod ranking;
 pub mod regret;
 pub mod request;
 pub mod settle;
+mod slots;
 pub mod standalone;
 mod view;

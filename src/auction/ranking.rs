@@ -5,7 +5,8 @@
 //! left each is placed by the number of scores above its own. All of it is free of branches that depend on the scores,
 //! and vectorizes. Where scores tie, a sort decides by the hashes.
 
-use super::view::{Ranked, View};
+use super::view::{Ranked, View, exact_f64};
+use crate::cpu::{KEEP_LINE, Machine, keep};
 
 /// Columns that the scores are dealt out to.
 const COLUMNS: usize = 16;
@@ -30,9 +31,9 @@ pub(super) struct Ranking {
 impl Ranking {
     /// The best `room` bidders of an auction, best first; fewer where fewer take part.
     #[inline(always)]
-    pub fn rank(&mut self, auction: &View, room: usize) -> &[Ranked] {
+    pub fn rank<M: Machine>(&mut self, auction: &View, room: usize) -> &[Ranked] {
         self.score(auction);
-        let kept = self.keep(self.threshold(room));
+        let kept = self.keep::<M>(self.threshold(room));
         if kept > FEW || !self.place(kept) {
             self.sort(auction, kept, room);
         }
@@ -59,63 +60,65 @@ impl Ranking {
         if room > COLUMNS || lines.len() <= 2 {
             return 0.0;
         }
-        let mut highest = [OUT; COLUMNS];
+        let mut highest = [[OUT; LINE]; COLUMNS / LINE];
         for line in lines {
-            for (highest, &score) in highest.iter_mut().zip(line) {
-                *highest = if score > *highest { score } else { *highest };
+            for (highest, scores) in highest.iter_mut().zip(line.as_chunks::<LINE>().0) {
+                for (highest, &score) in highest.iter_mut().zip(scores) {
+                    *highest = if score > *highest { score } else { *highest };
+                }
             }
         }
         // The least of those that fewer than `room` are above of: the room-th largest.
-        let mut threshold = f64::INFINITY;
-        for own in highest {
-            let above: u64 = highest.iter().map(|&other| u64::from(other > own)).sum();
-            let among = if above < room as u64 { own } else { f64::INFINITY };
-            threshold = if among < threshold { among } else { threshold };
+        let mut least = [f64::INFINITY; LINE];
+        for own in &highest {
+            let mut above = [0; LINE];
+            for &other in highest.as_flattened() {
+                count_above(own, other, &mut above);
+            }
+            for ((least, above), &own) in least.iter_mut().zip(above).zip(own) {
+                *least = if above < room as u64 && own < *least { own } else { *least };
+            }
         }
+        let threshold = least.into_iter().fold(f64::INFINITY, |a, b| if a < b { a } else { b });
         if threshold > 0.0 { threshold } else { 0.0 }
     }
 
     /// Gathers the bidders of at least this score, in their order; returns their number.
     #[inline(always)]
-    fn keep(&mut self, threshold: f64) -> usize {
-        let room = self.scores.len() + LINE;
+    fn keep<M: Machine>(&mut self, threshold: f64) -> usize {
+        let room = self.scores.len() + KEEP_LINE;
         if self.kept_scores.len() < room {
             self.kept_scores.resize(room, OUT);
             self.kept_bidders.resize(room, 0);
         }
-        let mut kept = 0;
-        for (bidder, &score) in self.scores.iter().enumerate() {
-            // Written in any case, and kept or overwritten by the next one.
-            self.kept_scores[kept] = score;
-            self.kept_bidders[kept] = bidder as u32;
-            kept += usize::from(score >= threshold);
-        }
-        kept
+        keep::<M>(&self.scores, threshold, &mut self.kept_scores, &mut self.kept_bidders)
     }
 
     /// Places each of `kept` bidders by the number of scores above its own; false where scores tie.
     #[inline(always)]
     fn place(&mut self, kept: usize) -> bool {
-        if self.ranked.len() < FEW {
-            self.ranked.resize(FEW, Ranked::default());
+        // What fills the last line up has all above it, and is placed behind them.
+        if self.ranked.len() <= FEW {
+            self.ranked.resize(FEW + 1, Ranked::default());
         }
         let padded = kept.next_multiple_of(LINE);
         self.kept_scores[kept..padded].fill(OUT);
-        let (lines, _) = self.kept_scores[..padded].as_chunks::<LINE>();
+        let scores = &self.kept_scores[..padded];
+        let bidders = &self.kept_bidders[..padded];
+        let ranked = &mut self.ranked[..FEW + 1];
         let mut sum = 0;
-        for (&score, &bidder) in self.kept_scores[..kept].iter().zip(&self.kept_bidders) {
-            let mut above = [0u64; LINE];
-            for line in lines {
-                for (above, &other) in above.iter_mut().zip(line) {
-                    *above += u64::from(other > score);
-                }
+        for (line, bidders) in scores.as_chunks::<LINE>().0.iter().zip(bidders.as_chunks::<LINE>().0) {
+            let mut above = [0; LINE];
+            for &other in &scores[..kept] {
+                count_above(line, other, &mut above);
             }
-            let rank = above.iter().sum::<u64>() as usize;
-            self.ranked[rank] = Ranked { score, bidder };
-            sum += rank;
+            for ((&score, &bidder), above) in line.iter().zip(bidders).zip(above) {
+                ranked[above as usize] = Ranked { score, bidder };
+                sum += above as usize;
+            }
         }
         // 0 + 1 + .. + (kept - 1), and less where two have the same rank.
-        sum == kept * kept.saturating_sub(1) / 2
+        sum - (padded - kept) * kept == kept * kept.saturating_sub(1) / 2
     }
 
     #[cold]
@@ -132,9 +135,10 @@ impl Ranking {
     }
 }
 
-/// An integer below 2^52 as f64, by instructions that every machine has for vectors.
+/// Adds 1 to `above` where `other` is above a score.
 #[inline(always)]
-fn exact_f64(amount: u64) -> f64 {
-    const TWO_TO_52: u64 = 0x4330_0000_0000_0000;
-    f64::from_bits(amount | TWO_TO_52) - f64::from_bits(TWO_TO_52)
+fn count_above(scores: &[f64; LINE], other: f64, above: &mut [u64; LINE]) {
+    for (above, &score) in above.iter_mut().zip(scores) {
+        *above += u64::from(other > score);
+    }
 }

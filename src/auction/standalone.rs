@@ -21,6 +21,7 @@ use rayon::prelude::*;
 
 use super::batch::AuctionBatch;
 use super::ranking::Ranking;
+use super::slots::Slots;
 use super::view::View;
 use crate::cpu::{Isa, Kernel, Machine};
 use crate::money::Micros;
@@ -88,24 +89,21 @@ impl Kernel for RunTask<'_> {
     #[inline(always)]
     fn run<M: Machine>(self) {
         let Task { batch, auctions, winners, payments } = self.task;
-        let (mut ranking, mut next, mut drops, mut terms) = (Ranking::default(), vec![], vec![], vec![]);
+        let (mut ranking, mut slots) = (Ranking::default(), Slots::default());
         let first = batch.slots(auctions.start).start;
         for auction in auctions {
             let view = View::new(batch, auction);
-            let for_sale = view.for_sale();
             // One more than there are slots for sale: the last one only sets a price.
-            let ranked = ranking.rank(&view, for_sale + 1);
-            next.clear();
-            next.extend(ranked.iter().skip(1).map(|ranked| ranked.score));
-            next.resize(for_sale, 0.0);
-            view.effect_drops(&mut drops);
-            terms.resize(for_sale, 0.0);
+            let ranked = ranking.rank::<M>(&view, view.for_sale() + 1);
+            let offers = ranked.iter().map(|ranked| view.offer(ranked.bidder as usize));
+            slots.fill(&view, offers, ranked.iter().skip(1).map(|ranked| ranked.score));
+            slots.price(&view);
+            let settled = slots.settle(self.unit);
             let start = batch.slots(auction).start - first;
-            for (slot, ranked) in ranked.iter().take(for_sale).enumerate() {
-                let offer = view.offer(ranked.bidder as usize);
-                let price = view.price(slot, offer, &next, &drops, &mut terms);
-                winners[start + slot] = ranked.bidder;
-                payments[start + slot] = offer.payment(price, self.unit);
+            let places = winners[start..].iter_mut().zip(&mut payments[start..]);
+            let sold = ranked.iter().zip(settled).take(view.for_sale());
+            for ((winner, payment), (ranked, &settled)) in places.zip(sold) {
+                (*winner, *payment) = (ranked.bidder, Micros(settled));
             }
         }
     }

@@ -38,7 +38,7 @@ impl Offer {
 /// One auction of a batch.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
-    rule: u8,
+    pub rule: u8,
     tie_seed: u64,
     pub bids: &'a [u64],
     pub reserves: &'a [u64],
@@ -46,7 +46,7 @@ pub(super) struct View<'a> {
     /// Empty where the ids are the indices.
     ids: &'a [u64],
     /// Of the slots for sale, those above 0; the effects never rise, so they are the first ones.
-    effects: &'a [f64],
+    pub effects: &'a [f64],
 }
 
 impl<'a> View<'a> {
@@ -72,19 +72,6 @@ impl<'a> View<'a> {
         self.effects.len()
     }
 
-    /// Position effect of a slot for sale.
-    pub fn effect(&self, slot: usize) -> f64 {
-        self.effects[slot]
-    }
-
-    /// What each slot for sale has over the one below it, to `drops`.
-    #[inline(always)]
-    pub fn effect_drops(&self, drops: &mut Vec<f64>) {
-        drops.clear();
-        let below = self.effects.iter().skip(1).copied().chain([0.0]);
-        drops.extend(self.effects.iter().zip(below).map(|(effect, below)| effect - below));
-    }
-
     /// What `bidder` offers.
     #[inline(always)]
     pub fn offer(&self, bidder: usize) -> Offer {
@@ -105,28 +92,11 @@ impl<'a> View<'a> {
         let id = self.ids.get(bidder as usize).copied().unwrap_or(u64::from(bidder));
         splitmix64(self.tie_seed ^ id)
     }
+}
 
-    /// Price of `slot` per click in micros for this offer, before it is settled. `next` [slots for sale] are the scores
-    /// that must be beaten for each slot, 0 where nobody competes; `drops` are those of [`View::effect_drops`], `terms` is
-    /// scratch of the same length.
-    #[inline(always)]
-    pub fn price(&self, slot: usize, offer: Offer, next: &[f64], drops: &[f64], terms: &mut [f64]) -> f64 {
-        let reserve = offer.reserve as f64;
-        // What must be bid at least to rank above a score.
-        let least = |next: f64| {
-            let critical = next / offer.weight;
-            if critical > reserve { critical } else { reserve }
-        };
-        if self.rule == AuctionRule::Gsp as u8 {
-            least(next[slot])
-        } else if self.rule == AuctionRule::Vcg as u8 {
-            // Each further rank sells the difference of two position effects, at the price of reaching it. The products
-            // apart from the sum, so that the divisions run side by side.
-            let below = terms[slot..].iter_mut().zip(&next[slot..]).zip(&drops[slot..]);
-            below.for_each(|((term, &next), drop)| *term = drop * least(next));
-            terms[slot..].iter().fold(0.0, |sum, term| sum + term) / self.effects[slot]
-        } else {
-            offer.bid as f64
-        }
-    }
+/// An integer below 2^52 as f64, by instructions that every machine has for vectors.
+#[inline(always)]
+pub(super) fn exact_f64(amount: u64) -> f64 {
+    const TWO_TO_52: u64 = 0x4330_0000_0000_0000;
+    f64::from_bits(amount | TWO_TO_52) - f64::from_bits(TWO_TO_52)
 }

@@ -73,6 +73,30 @@ pub(crate) fn prefetch_for_write(start: *const f32, count: usize) {
     }
 }
 
+/// [`super::keep`], eight numbers at a time. `kept` and `places` have room for a line more than `row`, whole lines.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+pub(crate) fn keep(row: &[f64], threshold: f64, kept: &mut [f64], places: &mut [u32]) -> usize {
+    assert!(kept.len() >= row.len() + 8 && places.len() >= row.len() + 8);
+    let (kept, to) = (kept.as_mut_ptr(), places.as_mut_ptr());
+    let threshold = _mm512_set1_pd(threshold);
+    let mut place = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    let mut count = 0;
+    for line in row.as_chunks::<8>().0 {
+        // SAFETY: reads the eight numbers of the line.
+        let numbers = unsafe { _mm512_loadu_pd(line.as_ptr()) };
+        let reach = _mm512_cmp_pd_mask::<_CMP_GE_OQ>(numbers, threshold);
+        // SAFETY: `count` is at most the place of the line in `row`, and both have eight more places from there on.
+        unsafe {
+            _mm512_storeu_pd(kept.add(count), _mm512_maskz_compress_pd(reach, numbers));
+            _mm256_storeu_si256(to.add(count).cast(), _mm256_maskz_compress_epi32(reach, place));
+        }
+        place = _mm256_add_epi32(place, _mm256_set1_epi32(8));
+        count += reach.count_ones() as usize;
+    }
+    count
+}
+
 /// Rounds a row to pairs; a last number without a partner gets a zero. Subnormal numbers become zero.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
