@@ -9,6 +9,7 @@ use std::path::Path;
 
 use bidslate::auction::batch::AuctionBatch;
 use bidslate::auction::request::AuctionRequest;
+use bidslate::auction::settle::settle;
 use bidslate::auction::standalone::run;
 use bidslate::catalog::{Columns, ItemKind, Update};
 use bidslate::engine::{Engine, Report};
@@ -77,6 +78,80 @@ fn every_answer_replays_to_the_bit_under_every_rule() {
         assert!(!explain(&Record::Allocation(record.clone())).is_empty());
     }
     assert!(rules.len() == 4 && ads > 200, "{rules:?}, {ads} ads");
+}
+
+#[test]
+fn prices_before_rounding_settle_to_the_payments() {
+    let mut rng = world::rng("prices_before_rounding_settle_to_the_payments");
+    let world = world(&mut rng);
+    let path = world.path().join("records.jsonl");
+    let engine = world.engine(2);
+    Recorder::open(&engine, &path)
+        .unwrap()
+        .allocate(&world.requests(120, &mut rng), Report::default())
+        .unwrap();
+    let (mut broken, mut rivals) = (0, 0);
+    for record in read_all(&path) {
+        let Record::Allocation(record) = record else { panic!("{record:?}") };
+        for ad in record.slots.iter().filter_map(|slot| slot.ad.as_ref()) {
+            let price = ad.price_micros.unwrap();
+            let settled = settle(price, ad.bid_micros, ad.reserve_micros, record.billable_unit_micros);
+            assert_eq!(settled, ad.payment_micros, "{ad:?}");
+            broken += usize::from(price.fract() != 0.0);
+            match record.request.payment {
+                PaymentRule::Network => assert_eq!(price, ad.rate * ad.bid_micros.0 as f64),
+                PaymentRule::FirstPrice => assert_eq!(price, ad.bid_micros.0 as f64),
+                PaymentRule::Gsp | PaymentRule::Vcg => {}
+            }
+            let Some(runner_up) = ad.runner_up else { continue };
+            assert!(runner_up.beam != record.beam && runner_up.reward <= record.reward, "{ad:?}");
+            rivals += 1;
+        }
+    }
+    assert!(broken > 50 && rivals > 20, "{broken} prices of parts of micros, {rivals} runners-up");
+}
+
+/// With alpha 0 and no two candidates of the same codes the lists do not depend on bids: then the critical bid decides.
+#[test]
+fn the_critical_bid_is_where_an_ad_drops_out() {
+    let mut rng = world::rng("the_critical_bid_is_where_an_ad_drops_out");
+    let world = World::new(world::config(), 200, rng.random());
+    let engine = world.engine(2);
+    let opened = engine.catalog().snapshot();
+    let mut seen = HashSet::new();
+    let mut distinct = |kind: ItemKind| -> Vec<u64> {
+        let rows = (0..200u32).filter(|&row| opened.kind(row) == kind);
+        let new = rows.filter(|&row| seen.insert(opened.codes(row).to_vec()));
+        new.map(|row| opened.id(row)).collect()
+    };
+    let (ads, organic) = (distinct(ItemKind::Ad), distinct(ItemKind::Organic));
+    let report = Report { grounds: true, ..Report::default() };
+    let mut decided = 0;
+    for mut request in world.requests(60, &mut rng) {
+        (request.alpha, request.candidates) = (Some(0.0), Candidates::Items(ads.clone()));
+        request.organic = organic[..5].to_vec();
+        let ask = |snapshot: &bidslate::catalog::Snapshot| {
+            engine.allocate_on(snapshot, std::slice::from_ref(&request), report).remove(0).unwrap()
+        };
+        let answer = ask(&opened);
+        for (slot, grounds) in answer.slots.iter().zip(answer.grounds.as_ref().unwrap()) {
+            let Some((grounds, critical)) = grounds.as_ref().and_then(|g| Some((g, g.critical_bid?))) else {
+                continue;
+            };
+            assert!(critical <= slot.bid_micros.0 as f64 + 1.0, "{slot:?} {grounds:?}");
+            let shown_at = |bid: f64| {
+                let bid = Micros(bid as u64);
+                let then = ask(&opened.with(&[Update::Bid { item: slot.item, bid }]).unwrap());
+                then.slots.iter().any(|other| other.item == slot.item)
+            };
+            assert!(shown_at(critical + 10.0), "{slot:?} {grounds:?}");
+            if critical - 10.0 > grounds.reserve.0 as f64 {
+                assert!(!shown_at(critical - 10.0), "{slot:?} {grounds:?}");
+                decided += 1;
+            }
+        }
+    }
+    assert!(decided > 10, "only {decided} ads had a critical bid above their reserve");
 }
 
 /// Changes of everything that is live.
@@ -229,6 +304,7 @@ fn a_file_cut_anywhere_loses_the_last_line_alone() {
         // The next writer goes on behind the last whole line.
         let mut writer = RecordWriter::open(&path).unwrap();
         assert_eq!(writer.cut(), rest as u64);
+        assert_eq!(fs::read(&path).unwrap(), whole[..end - rest]);
         writer.append(&records[..1]).unwrap();
         let expected: Vec<Record> = records[..lines].iter().chain(&records[..1]).cloned().collect();
         assert_eq!(read_all(&path), expected);
