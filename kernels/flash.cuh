@@ -3,8 +3,10 @@
 //
 // Four warps have 16 query rows each, in fragments. Keys and values come in tiles of 64 rows
 // through two stages of cp.async, so that a tile is copied while the one before is met. Softmax is
-// online: a running maximum, sums that are rescaled when it grows. Scores and sums are f32; the
-// weights are rounded to bf16 for their product with the values.
+// online: a running maximum, sums that are rescaled when it grows. The maximum is rounded up to a
+// whole power of two, so that rescaling moves exponents alone, and how weights are rounded does not
+// depend on the tiles. Scores and sums are f32; the weights are rounded to bf16 for their product
+// with the values.
 //
 // A row's result depends on its query and on the keys in their order, tile by tile from the first:
 // on nothing else.
@@ -56,7 +58,7 @@ struct Flash {
   static constexpr float SCALE = SCORE_SCALE<HEAD>;
 
   float out[HEAD / 8][4] = {};            // sums of weight * value
-  float max[2] = {-INFINITY, -INFINITY};  // largest score * SCALE so far
+  float max[2] = {-INFINITY, -INFINITY};  // largest score * SCALE so far, rounded up
   float sum[2] = {0, 0};                  // this lane's share of the sum of weights
 
   // Attends rows [row0, row0 + 64) of the `q_rows` of `q` to `keys` > 0 rows of `k` and `v`, which
@@ -166,7 +168,7 @@ struct Flash {
       }
       largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
       largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
-      largest = fmaxf(max[r], largest * SCALE);
+      largest = fmaxf(max[r], ceilf(largest * SCALE));
       const float base = softmax_base(largest), shrink = ex2(max[r] - base);
       max[r] = largest;
       float total = 0;

@@ -46,6 +46,8 @@ mod reward;
 mod reward_choice;
 #[path = "kernels/rms_norm_f32.rs"]
 mod rms_norm_f32;
+#[path = "kernels/sample.rs"]
+mod sample;
 #[path = "kernels/search.rs"]
 mod search;
 #[path = "kernels/segment_attention.rs"]

@@ -195,7 +195,7 @@ impl<E: Operand> Kernel for Fill<'_, E> {
 pub struct AttentionScratch(Vec<Share>);
 
 struct Share {
-    /// Queries, scaled and rounded: [QUERIES, head_size].
+    /// Queries, rounded: [QUERIES, head_size].
     queries: Aligned,
     /// Weighted sums of values: [QUERIES, head_size].
     sums: Aligned,
@@ -351,7 +351,7 @@ impl<E: Operand + bytemuck::Pod, const D: usize> Kernel for Typed<'_, E, D> {
     }
 }
 
-/// Scales, rounds and gathers the queries of one head.
+/// Rounds and gathers the queries of one head.
 #[inline(always)]
 fn load_queries<M: Machine, E: Operand, const D: usize>(
     q: &[f32],
@@ -359,10 +359,9 @@ fn load_queries<M: Machine, E: Operand, const D: usize>(
     rows: usize,
     queries: &mut [E],
 ) {
-    let scale = score_scale(D);
     for (row, queries) in queries.chunks_exact_mut(D / E::NUMBERS).take(rows).enumerate() {
         let q: &[f32; D] = q[row * stride..row * stride + D].try_into().expect("D columns");
-        E::convert::<M>(&q.map(|q| q * scale), queries);
+        E::convert::<M>(q, queries);
     }
 }
 
@@ -394,19 +393,24 @@ impl<const D: usize> State<'_, D> {
     }
 
     /// Turns the scores into weights relative to the new maximum, and brings the running sums to it.
+    ///
+    /// The maximum is rounded up to a whole power of two: another maximum then moves the exponents of weights and sums
+    /// alone, and how they are rounded does not depend on the tiles that keys are met in.
     #[inline(always)]
     fn weigh(&mut self, row: usize, rows: usize, count: usize, padded: usize) {
+        let scale = score_scale(D);
         let max = &mut self.max[row..row + rows];
         let mut shrink = [1.0; ROWS];
         for ((max, shrink), scores) in max.iter_mut().zip(&mut shrink).zip(&mut *self.scores) {
             scores[count..padded].fill(f32::NEG_INFINITY);
-            let mut largest = [*max; LANES];
+            let mut largest = [f32::NEG_INFINITY; LANES];
             for scores in scores[..padded].as_chunks::<LANES>().0 {
                 for l in 0..LANES {
                     largest[l] = lanes::larger(scores[l], largest[l]);
                 }
             }
-            let before = std::mem::replace(max, lanes::max(largest));
+            let largest = (lanes::max(largest) * scale).ceil();
+            let before = std::mem::replace(max, lanes::larger(largest, *max));
             *shrink = before - *max;
         }
         for shrink in &mut shrink {
@@ -422,7 +426,7 @@ impl<const D: usize> State<'_, D> {
             let scores = self.scores[r][..padded].as_chunks_mut::<LANES>().0;
             for scores in &mut *scores {
                 for score in scores {
-                    *score = exp2_nonpositive(*score - max[r]);
+                    *score = exp2_nonpositive(score.mul_add(scale, -max[r]));
                 }
             }
             // On its own, so that the sums stay in a register.
