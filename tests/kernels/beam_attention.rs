@@ -129,6 +129,16 @@ fn attention_of_beams_is_near_the_reference() {
     }
 }
 
+/// As many keys as a history of 4,096 behaviours of seven tokens has.
+#[test]
+fn the_longest_history_is_near_the_reference() {
+    let case = Case::new(&mut Inputs::new(), (2, &[4096 * 7 + 1], 1, 32), 1.0);
+    let stream = streams().remove(0);
+    let mut scratch = BeamScratch::new(&stream, case.sizes(&case.all())).unwrap();
+    let got = plain(&case.run(&stream, &mut scratch, case.all()));
+    assert_near(&got, &case.reference(), |_| 1.0, TOLERANCE, &stream.describe());
+}
+
 #[test]
 fn a_request_gives_the_same_bits_alone() {
     let mut inputs = Inputs::new();

@@ -95,6 +95,33 @@ fn wide_searches_are_those_of_the_cpu() {
     }
 }
 
+/// The ends of what the API admits, each by itself: codes, beams, slots, ads.
+#[test]
+fn the_largest_searches_are_those_of_the_cpu() {
+    let mut rng = rng("the_largest_searches_are_those_of_the_cpu");
+    let usual =
+        Sizes { layers: 2, codes: 16, items: 1500, slots: 2, requests: 1, width: 4, candidates: 1500 };
+    let ends = [
+        Sizes { layers: 1, codes: 65_536, items: 3000, slots: 1, ..usual.clone() },
+        Sizes { width: 1000, ..usual.clone() },
+        Sizes { slots: 32, layers: 1, ..usual.clone() },
+        Sizes { layers: 3, codes: 300, items: 500_000, candidates: 1, ..usual },
+    ];
+    let stream = streams().remove(0);
+    for sizes in ends {
+        let mut device = Device::new(&stream, &sizes);
+        let mut batch = Batch::draw(&mut rng, &sizes);
+        for ask in &mut batch.asks {
+            ask.rules.beam_width = sizes.width;
+            ask.rules.list_len = sizes.slots;
+            // Where next to none can be named, all are asked for.
+            ask.named = ask.named.take().filter(|_| sizes.candidates > 1);
+        }
+        batch.rows = sizes.width;
+        batch.agree(&mut device);
+    }
+}
+
 #[test]
 fn lists_do_not_depend_on_their_neighbours() {
     let mut rng = rng("lists_do_not_depend_on_their_neighbours");

@@ -138,7 +138,7 @@ pub fn columns(rng: &mut Rng, sizes: &Sizes) -> Columns {
         columns.reserve_micros[row] = pick(rng, &[0, 0, 0, 1, 700_001]);
     }
     if rng.random_bool(0.5) {
-        columns.codes.iter_mut().for_each(|code| *code = rng.random_range(0..sizes.codes as u16));
+        columns.codes.iter_mut().for_each(|code| *code = rng.random_range(0..=(sizes.codes - 1) as u16));
     }
     columns.active = Some(columns.ids.iter().map(|_| rng.random_bool(0.9)).collect());
     columns
