@@ -134,7 +134,7 @@ fn every_bad_line_is_named() {
             "expected value",
         ),
         (r#"{"id": 1, "kind": "organic", "codes": [0, 0], "embedding": [1, null]}"#, "embedding[1]", "null"),
-        (r#"{"id": 1, "kind": "organic", "embedding": [1e39, 2]}"#, "embedding[0]", "finite"),
+        (r#"{"id": 1, "kind": "organic", "embedding": [1e39, 2]}"#, "embedding[0]", "out of range"),
         (r#"{"id": 1, "kind": "organic", "embedding": [1, 3e38]}"#, "embedding", "overflows"),
         (
             r#"{"id": 1, "kind": "organic", "codes": [0, 0], "creatives": [{"id": 3, "codes": [0]}, {"id": 3, "codes": [1]}]}"#,
