@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cpu::CpuBackend;
 use super::gpu::GpuBackend;
-use super::gpu_batch::GpuWorkspace;
+use super::gpu_workspace::GpuWorkspace;
 use super::workspace::{Workspace, WorkspacePool};
 use super::{AuditOptions, Backend, Device, Engine, Limits, Memory};
 use crate::catalog::Catalog;

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::counterfactual::{Counterfactuals, DecoderWork, RateQuery, Variant};
-use super::gpu_batch::{Batch, GpuWorkspace};
+use super::gpu_batch::Batch;
+use super::gpu_workspace::GpuWorkspace;
 use super::task::{Context, Generated, Task, is_finite};
 use super::workspace::WorkspacePool;
 use crate::cuda::model::DeviceModel;
