@@ -47,7 +47,7 @@ fn each_auction_is_answered_in_its_place() {
         json!({"id": "reserved", "winners": [4, 2, null, null], "payments_micros": [15, 15, 0, 0]}),
     ];
     for options in [&[][..], &["--batch", "1"], &["--batch", "3", "--threads", "2"]] {
-        let run = auction(&input, options);
+        let run = auction(&input, &[&["--no-regret"], options].concat());
         assert_eq!(run.json(), expected, "{options:?}");
         run.ok();
     }
@@ -111,11 +111,12 @@ fn bad_lines_are_answered_in_their_place() {
 }
 
 #[test]
-fn regrets_and_landscapes_are_there_where_asked_for() {
+fn regrets_are_there_unless_left_out_and_landscapes_where_asked_for() {
     let input = lines(&[example(json!("eos"), "gsp", [200, 199])]);
-    let run = auction(&input, &["--regret", "--gammas", "1,0.5,0.1"]);
+    let run = auction(&input, &["--gammas", "1,0.5,0.1"]);
     let expected = json!({"utility": [1200e6, 398e6], "grid": [0.0, 0.0], "exact": [392e6, 0.0]});
     assert_eq!(run.json()[0]["regret"], expected);
+    assert!(auction(&input, &["--no-regret"]).json()[0].get("regret").is_none());
     let run = auction(&input, &["--landscape", "--gammas", "1,0.3"]);
     let landscape = &run.json()[0]["landscape"];
     assert_eq!(landscape["gammas"], json!([1.0, 0.3]));
@@ -137,7 +138,8 @@ fn a_summary_has_psi_under_each_rule() {
     ]);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("summary.json");
-    let run = auction(&input, &["--summary", file.to_str().unwrap(), "--gammas", "0.3", "--samples", "50"]);
+    let file_name = file.to_str().unwrap();
+    let run = auction(&input, &["--summary", file_name, "--no-regret", "--gammas", "0.3", "--samples", "50"]);
     assert_eq!(run.code, 1);
     assert!(run.json()[0].get("regret").is_none());
     let summary: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
@@ -159,7 +161,7 @@ fn units_tables_and_files() {
     let run = auction(&input, &["--billable-unit-micros", "3000000"]);
     assert_eq!(run.json()[0]["payments_micros"], json!([3_000_000, 0]));
     assert_eq!(auction(&input, &["--billable-unit-micros", "0"]).code, 2);
-    let table = auction(&input, &["--format", "table", "--regret"]).ok();
+    let table = auction(&input, &["--format", "table"]).ok();
     assert!(table.contains("4.000000") && table.contains("regret (exact)"), "{table}");
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("outcomes.jsonl");

@@ -146,6 +146,7 @@ mod scenarios {
     fn copies() {
         let driver = Driver::open(0).unwrap();
         assert_eq!(driver.describe(), "cuda:0, Fake GPU (sm_90), driver of CUDA 13.0");
+        assert_eq!(driver.stream().unwrap().kind(), "cuda sm_90");
         for stream in [driver.stream().unwrap(), driver.stream().unwrap()] {
             let values: Vec<u8> = (0..64).collect();
             let from = Buffer::from_slice(&stream, &values).unwrap();

@@ -2,8 +2,8 @@
 
     benches/peers/auction.sh [--auctions N] [--rounds N]
 
-NumPy takes all auctions as arrays, in chunks that stay in the cache. It must charge the engine's winners the engine's
-integers, or the script fails.
+NumPy takes all auctions as arrays, in chunks that stay in the cache; then a few of them one at a time, as they come to a
+server. It must charge the engine's winners the engine's integers, or the script fails.
 """
 
 import argparse
@@ -21,6 +21,8 @@ import numpy as np
 
 BIDDERS, SLOTS = 64, 10
 CHUNK = 2048
+FEW = 2048
+ONE_BY_ONE = "numpy, one at a time"
 LIFT = 1.0 + 2.0**-44
 INDEX = np.int64(BIDDERS - 1)  # The bits that hold a bidder's index.
 
@@ -55,13 +57,13 @@ def ranks(scores: np.ndarray) -> np.ndarray:
     return best
 
 
-def run(rule: str, bids, reserves, quality, effects):
+def run(rule: str, bids, reserves, quality, effects, chunk=CHUNK):
     """Winners and payments [auctions, slots]; -1 and 0 where a slot is not sold."""
     winners = np.empty((len(bids), SLOTS), np.int64)
     payments = np.zeros((len(bids), SLOTS), np.uint64)
     drops = effects - np.append(effects[1:], 0.0)
-    for start in range(0, len(bids), CHUNK):
-        own = slice(start, start + CHUNK)
+    for start in range(0, len(bids), chunk):
+        own = slice(start, start + chunk)
         bid, reserve, weight = bids[own], reserves[own], quality[own]
         scores = np.where((bid >= reserve) & (weight > 0.0), bid * weight, -1.0)
         best = ranks(scores)
@@ -122,11 +124,15 @@ def main() -> None:
 
 def compare(rule: str, arrays, data: Path, rounds: int) -> None:
     auctions = len(arrays[0])
-    rates = {"numpy": [], "bidslate x1": [], "bidslate x2": []}
+    rates = {"numpy": [], ONE_BY_ONE: [], "bidslate x1": [], "bidslate x2": []}
     for _ in range(rounds):
         start = time.perf_counter()
         winners, payments = run(rule, *arrays)
         rates["numpy"].append(auctions / (time.perf_counter() - start))
+        *bidders, effects = arrays
+        start = time.perf_counter()
+        run(rule, *(array[:FEW] for array in bidders), effects, chunk=1)
+        rates[ONE_BY_ONE].append(min(FEW, auctions) / (time.perf_counter() - start))
         for threads in (1, 2):
             rates[f"bidslate x{threads}"].append(auctions / engine(data, rule, threads)["seconds_median"])
     found = np.fromfile(data / "winners", np.uint32).reshape(winners.shape)

@@ -39,8 +39,17 @@ impl Driver {
         let kernels = Kernels::load(&context).map_err(|e| failed("load kernels", e))?;
         let description =
             format!("{device}, {} ({}), driver of CUDA {}", found.name, found.architecture, found.driver);
-        let (shared_bytes, lost) = (found.shared_bytes, OnceLock::new());
-        Ok(Self(Arc::new(Context { kernels, context, device, description, shared_bytes, lost })))
+        let (architecture, shared_bytes) = (found.architecture, found.shared_bytes);
+        let lost = OnceLock::new();
+        Ok(Self(Arc::new(Context {
+            kernels,
+            context,
+            device,
+            description,
+            architecture,
+            shared_bytes,
+            lost,
+        })))
     }
 
     /// A new stream; streams run side by side.
@@ -67,6 +76,7 @@ struct Context {
     context: Arc<CudaContext>,
     device: String,
     description: String,
+    architecture: String,
     /// Most dynamic shared memory of a block.
     shared_bytes: usize,
     /// The fault that ended the context.

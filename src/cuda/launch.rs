@@ -23,6 +23,9 @@ pub trait Stream: Send + Sync {
     /// The device's name and what runs it, for reports.
     fn describe(&self) -> String;
 
+    /// What the bits of results depend on: the kind of the device, without its place, its name or its driver.
+    fn kind(&self) -> String;
+
     /// Allocates `bytes` > 0, aligned to 256, with undefined contents.
     ///
     /// # Errors

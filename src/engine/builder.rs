@@ -171,7 +171,7 @@ impl EngineBuilder {
         let (origin, loading) = (weights.origin().map(String::from), weights.bytes());
         let digest = weights.digest();
         let backend_name = match (&streams, self.precision) {
-            (Some(streams), _) => format!("cuda {}", streams[0].describe()),
+            (Some(streams), _) => streams[0].kind(),
             (None, Some(Precision::Bf16)) => "cpu bf16".into(),
             (None, _) => "cpu f32".into(),
         };

@@ -94,6 +94,10 @@ impl Stream for EmulatedStream {
         self.device.name.clone()
     }
 
+    fn kind(&self) -> String {
+        "emulator".into()
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
         self.emulator("allocate")?.allocate(bytes).map_err(self.device.failed("allocate"))
     }

@@ -56,6 +56,10 @@ mod with {
             self.stream.describe()
         }
 
+        fn kind(&self) -> String {
+            self.stream.kind()
+        }
+
         fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
             self.stream.allocate(bytes)
         }

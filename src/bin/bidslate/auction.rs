@@ -51,9 +51,10 @@ pub struct AuctionArgs {
     /// Payments are multiples of this, reserves and bids excepted.
     #[arg(long, default_value_t = NonZeroU64::MIN)]
     billable_unit_micros: NonZeroU64,
-    /// Add what each winner could gain by another bid: by the best of the gammas, and by the best of all bids.
+    /// Leave out what each winner could gain by another bid (the best of the gammas, and the best of all bids), which
+    /// takes longer than the auction.
     #[arg(long)]
-    regret: bool,
+    no_regret: bool,
     /// Add what each bidder would get for gamma times its bid: clicks, cost and utility. JSON alone.
     #[arg(long)]
     landscape: bool,
@@ -115,7 +116,7 @@ impl AuctionArgs {
         match (answer, self.format) {
             (Ok(mut outcome), format) => {
                 // It may have been computed for the summary alone.
-                outcome.regret.take_if(|_| !self.regret);
+                outcome.regret.take_if(|_| self.no_regret);
                 match format {
                     Format::Json => writeln!(out, "{}", serde_json::to_string(&outcome)?)?,
                     Format::Table => writeln!(out, "{}", auction_table::render(&outcome))?,
@@ -162,7 +163,7 @@ impl<'a> Job<'a> {
         self.record(&lines, &batch, &outcomes)?;
         let args = self.args;
         let misreports = Misreports {
-            regret: args.regret || args.summary.is_some(),
+            regret: !args.no_regret || args.summary.is_some(),
             landscape: args.landscape,
             grid: &self.grid,
             unit: args.billable_unit_micros,

@@ -57,6 +57,10 @@ impl Stream for DriverStream {
         self.context.description.clone()
     }
 
+    fn kind(&self) -> String {
+        format!("cuda {}", self.context.architecture)
+    }
+
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
         let allocated = self.call("allocate", || {
             // SAFETY: the contents are undefined, as the contract says.
