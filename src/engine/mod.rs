@@ -94,8 +94,8 @@ pub struct AuditOptions {
     /// Searches that `redecode` runs side by side.
     pub searches: usize,
     /// Rows that these may hold together at a position of the decoder, up to 65,536; no fewer than two for each beam of
-    /// the request are held. Each takes 4 d (2 L_d + 1) bytes at every position, from when an audit first needs them until its request is
-    /// answered. With few of them rows are run more than once; no answer depends on either number.
+    /// the request are held. Each takes 4 d (2 L_d + 1) bytes at every position, from when an audit first needs them
+    /// until its request is answered. With few of them rows are run more than once; no answer depends on either number.
     pub rows: usize,
 }
 
