@@ -6,6 +6,9 @@
 //! DIR holds, little-endian: `effects` f64 `[slots]`, and of every auction `bids` u64, `reserves` u64 and `quality` f64,
 //! [auctions, bidders] with `--bidders N`. `winners` u32 and `payments` u64 [auctions, slots] are written there.
 
+#[path = "../benches/setup/options.rs"]
+mod options;
+
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::Instant;
@@ -13,17 +16,7 @@ use std::time::Instant;
 use bidslate::auction::batch::{Auction, AuctionBatch, AuctionRule, Reserves};
 use bidslate::auction::standalone::run;
 use bidslate::money::Micros;
-
-/// The value of a command-line option.
-fn option(name: &str, default: &str) -> String {
-    let args: Vec<String> = std::env::args().collect();
-    let at = args.iter().position(|arg| arg == name);
-    at.and_then(|at| args.get(at + 1)).map_or(default.to_string(), String::clone)
-}
-
-fn number(name: &str, default: &str) -> usize {
-    option(name, default).parse().unwrap_or_else(|_| panic!("{name} takes a number"))
-}
+use options::{number, option};
 
 fn words(path: &Path) -> Vec<[u8; 8]> {
     let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

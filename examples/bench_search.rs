@@ -6,24 +6,16 @@
 //! engine has (creatives, reward, payment) are reported apart. With it the memory that the engine announces, and the
 //! most that the process held.
 
+#[path = "../benches/setup/options.rs"]
+mod options;
 #[path = "../benches/setup/mod.rs"]
 mod setup;
 
 use bidslate::cpu::Precision;
 use bidslate::engine::Report;
 use bidslate::response::Timings;
+use options::{number, option};
 use setup::Setup;
-
-/// The value of a command-line option.
-fn option(name: &str, default: &str) -> String {
-    let args: Vec<String> = std::env::args().collect();
-    let at = args.iter().position(|arg| arg == name);
-    at.and_then(|at| args.get(at + 1)).map_or(default.to_string(), String::clone)
-}
-
-fn number(name: &str, default: &str) -> usize {
-    option(name, default).parse().unwrap_or_else(|_| panic!("{name} takes a number"))
-}
 
 /// Most bytes of resident memory so far, where the system tells.
 fn peak_memory() -> Option<usize> {

@@ -1,9 +1,7 @@
 //! The CPU backend: a model packed for the CPU, threads, and one workspace per request in flight.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-
 use super::generation::Run;
+use super::queue::Queue;
 use super::task::{Context, Task};
 use super::workspace::{Workspace, WorkspacePool};
 use crate::cpu::{Exec, Isa, Team};
@@ -52,21 +50,14 @@ impl CpuBackend {
         workspaces: &mut [Workspace],
     ) -> Vec<Result<Response, RequestError>> {
         let (Some(pool), false) = (&self.pool, requests.is_empty()) else { return Vec::new() };
-        let next = AtomicUsize::new(0);
-        let answers: Vec<_> = requests.iter().map(|_| Mutex::new(None)).collect();
+        let queue = Queue::new(requests);
         pool.scope(|scope| {
             for workspace in workspaces {
-                let (next, answers) = (&next, &answers);
-                scope.spawn(move |_| {
-                    while let Some((request, answer)) = take(next, requests, answers) {
-                        let response = self.run(None, workspace, context, request);
-                        *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
-                    }
-                });
+                let queue = &queue;
+                scope.spawn(move |_| queue.work(|request| self.run(None, workspace, context, request)));
             }
         });
-        // Every answer is there: the scope ends when the last request is done.
-        answers.into_iter().filter_map(|a| a.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+        queue.into_answers().collect()
     }
 
     /// Answers one request.
@@ -85,14 +76,4 @@ impl CpuBackend {
         let generated = run.generate(&task, &mut timings)?;
         task.respond(generated, &mut run, timings)
     }
-}
-
-/// The next request that nobody has taken, and the place of its answer.
-fn take<'a, T>(
-    next: &AtomicUsize,
-    requests: &'a [Request],
-    answers: &'a [T],
-) -> Option<(&'a Request, &'a T)> {
-    let i = next.fetch_add(1, Ordering::Relaxed);
-    requests.get(i).zip(answers.get(i))
 }

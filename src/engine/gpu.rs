@@ -1,11 +1,9 @@
 //! The GPU backend: a model on a device, and one workspace per stream. Requests run in batches.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-
 use super::counterfactual::{Counterfactuals, DecoderWork, RateQuery, Variant};
 use super::gpu_batch::Batch;
 use super::gpu_workspace::GpuWorkspace;
+use super::queue::Queue;
 use super::task::{Context, Generated, Task, is_finite};
 use super::workspace::WorkspacePool;
 use crate::cuda::model::DeviceModel;
@@ -43,22 +41,14 @@ impl GpuBackend {
         context: Context,
         batches: &[&[Request]],
     ) -> Vec<Answer> {
-        let next = AtomicUsize::new(0);
-        let answers: Vec<Mutex<Vec<Answer>>> = batches.iter().map(|_| Mutex::default()).collect();
+        let queue = Queue::new(batches);
         std::thread::scope(|scope| {
             for workspace in workspaces {
-                let (next, answers) = (&next, &answers);
-                scope.spawn(move || {
-                    let take = || next.fetch_add(1, Ordering::Relaxed);
-                    for batch in std::iter::repeat_with(take).take_while(|&i| i < batches.len()) {
-                        let answered = self.run(workspace, context, batches[batch]);
-                        *answers[batch].lock().unwrap_or_else(PoisonError::into_inner) = answered;
-                    }
-                });
+                let queue = &queue;
+                scope.spawn(move || queue.work(|batch| self.run(workspace, context, batch)));
             }
         });
-        // Every answer is there: the scope ends when the last batch is done.
-        answers.into_iter().flat_map(|a| a.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+        queue.into_answers().flatten().collect()
     }
 
     /// Answers a batch.

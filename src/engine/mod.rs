@@ -15,6 +15,7 @@ mod gpu_search;
 mod gpu_workspace;
 mod grounds;
 mod payments;
+mod queue;
 mod redecode;
 mod task;
 mod workspace;
