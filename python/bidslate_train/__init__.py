@@ -1,0 +1,1 @@
+"""Training of the models that Bidslate serves: tokens, interest, reward, allocation, payment."""
