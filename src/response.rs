@@ -159,6 +159,9 @@ pub struct Trace {
     pub reward: Vec<f64>,
     /// POI logits along the winning list, [K C_p, W], before bids and masks.
     pub poi_logits: Vec<f32>,
+    /// ln w of every code along the winning list's items (Eq. 21), [K C_p, W]; -infinity where masked, and after its
+    /// last item.
+    pub ln_w: Vec<f32>,
     /// Reward features f of the winning list, [K, d_r].
     pub reward_features: Vec<f32>,
     /// Rates of the winning list as in its slots, `[K]`.

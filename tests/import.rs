@@ -73,6 +73,10 @@ fn lines(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+fn number(value: &Value) -> i64 {
+    value.as_i64().unwrap()
+}
+
 fn ids(list: &Value) -> Vec<u64> {
     list.as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect()
 }
@@ -160,6 +164,27 @@ fn makes_a_request_of_each_user_that_holds_the_last_visit_out() {
         let id = target["item"].as_u64().unwrap();
         assert_eq!(target["shown"], candidates.contains(&id) || organic.contains(&id));
     }
+    // A request's history is the user's visits before the one held out, and its context that visit's.
+    let visits = import.lines("visits.jsonl");
+    let of_user = |user: &Value| visits.iter().filter(|v| v["user"] == *user).collect::<Vec<_>>();
+    let summary = std::fs::read_to_string(import.out().join("summary.json")).unwrap();
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    let ends: Vec<i64> = summary["recency_seconds"].as_array().unwrap().iter().map(number).collect();
+    for (request, target) in requests.iter().zip(&held_out) {
+        let visits = of_user(&target["user"]);
+        let at = usize::try_from(number(&target["visit"])).unwrap();
+        assert_eq!(request["context"], visits[at]["context"]);
+        assert_eq!((&target["item"], &target["creative"]), (&visits[at]["item"], &visits[at]["creative"]));
+        for (behavior, visit) in request["history"].as_array().unwrap().iter().zip(&visits[..at]) {
+            assert_eq!((&behavior["item"], &behavior["creative"]), (&visit["item"], &visit["creative"]));
+            let age = number(&visits[at]["second"]) - number(&visit["second"]);
+            let recency = ends.iter().take_while(|&&end| age >= end).count();
+            let mut features = visit["features"].clone();
+            features["recency"] = recency.into();
+            assert_eq!(behavior["features"], features);
+        }
+    }
+    assert!(visits.iter().any(|v| v["second"] == 0) && visits.iter().all(|v| number(&v["second"]) >= 0));
     // The third user circles three places: nothing after the first round is a first visit.
     let circling = requests.iter().find(|r| r["history"].as_array().unwrap().len() == 14).unwrap();
     let actions: Vec<u64> = circling["history"]
@@ -178,7 +203,7 @@ fn is_a_function_of_file_and_seed() {
     a.command(&["--seed", "5"]).assert().success();
     b.command(&["--seed", "5"]).assert().success();
     other.command(&["--seed", "6"]).assert().success();
-    for name in ["items.jsonl", "labels.jsonl", "requests.jsonl", "heldout.jsonl"] {
+    for name in ["items.jsonl", "labels.jsonl", "visits.jsonl", "requests.jsonl", "heldout.jsonl"] {
         let read = |import: &Import| std::fs::read(import.out().join(name)).unwrap();
         assert_eq!(read(&a), read(&b), "{name}");
         assert_ne!(read(&a), read(&other), "{name}");

@@ -1,4 +1,5 @@
-//! Token-level bidding along a list that is there already: what z of one of its items is under other bids.
+//! Token-level bidding along a list that is there already: the weights of its codes, and what z of one of its items is
+//! under other bids.
 //!
 //! z of an item is a product over its own codes. What the bids of the beam's other items were worth does not enter it;
 //! that they are used, and so no longer candidates, does.
@@ -36,5 +37,31 @@ impl Search<'_> {
             beam.prefix = child.prefix();
         }
         Ok(ln_z)
+    }
+
+    /// ln w of every code at every step of the items of `list`, [steps, W]; -infinity where a code is masked.
+    ///
+    /// # Errors
+    /// None that a search for the same list had not met: weights do not depend on logits.
+    pub fn ln_w_along(&self, list: &CandidateList, width: usize) -> Result<Vec<f32>, RequestError> {
+        let logits = vec![0.0; width];
+        let mut ln_w = Vec::with_capacity(list.path.len() * width);
+        let (mut beam, mut codes) = (Beam::default(), Codes::default());
+        self.open_slot(&mut beam);
+        for &chosen in &list.items {
+            for (layer, &code) in self.codes_of(chosen.item).iter().enumerate() {
+                self.weigh_codes(&beam, layer, &logits, &mut codes)?;
+                let row = ln_w.len();
+                ln_w.resize(row + width, f32::NEG_INFINITY);
+                for (child, &score) in codes.children.iter().zip(&codes.scores) {
+                    ln_w[row + usize::from(child.code)] = score as f32;
+                    if child.code == code {
+                        beam.prefix = child.prefix();
+                    }
+                }
+            }
+            self.show(&mut beam, chosen);
+        }
+        Ok(ln_w)
     }
 }

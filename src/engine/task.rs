@@ -8,7 +8,7 @@ use super::payments::{Charge, marginals};
 use super::{AuditOptions, Limits, Report, micros_since, timed};
 use crate::auction::choice::SlotValue;
 use crate::catalog::Snapshot;
-use crate::decode::search::CandidateList;
+use crate::decode::search::{CandidateList, Search};
 use crate::error::{RequestError, RequestErrorKind};
 use crate::model::config::ModelConfig;
 use crate::model::reward::Shown;
@@ -150,7 +150,7 @@ impl<'a> Task<'a> {
         };
         let slots = self.slots(&generated, &charges, &marginals);
         let tensors = generated.tensors.take();
-        let trace = tensors.map(|tensors| Box::new(self.trace(&generated, tensors, &slots)));
+        let trace = tensors.map(|tensors| self.trace(&generated, tensors, &slots).map(Box::new)).transpose()?;
         let best = &generated.lists[generated.winner];
         Ok(Response {
             id: self.request.id.clone(),
@@ -201,14 +201,24 @@ impl<'a> Task<'a> {
     }
 
     /// The intermediate tensors, padded to N_S lists of K slots.
-    fn trace(&self, generated: &Generated, tensors: Tensors, slots: &[Slot]) -> Trace {
+    fn trace(
+        &self,
+        generated: &Generated,
+        tensors: Tensors,
+        slots: &[Slot],
+    ) -> Result<Trace, RequestError> {
         let Context { config, snapshot, .. } = self.context;
+        let resolved = &self.resolved;
+        let search = Search::new(&resolved.rules, snapshot, &resolved.ads, &resolved.organic, None);
+        let mut ln_w =
+            search.ln_w_along(&generated.lists[generated.winner], config.codebook_size)?;
         let (k, lists) = (config.list_len, self.resolved.rules.beam_width);
         let padded = |mut values: Vec<f32>, len: usize| {
             values.resize(len, 0.0);
             values
         };
         let logits = k * config.poi_code_layers * config.codebook_size;
+        ln_w.resize(logits, f32::NEG_INFINITY);
         let mut trace = Trace {
             encoder: tensors.encoder,
             items: vec![-1; lists * k],
@@ -216,6 +226,7 @@ impl<'a> Task<'a> {
             log_prob: vec![0.0; lists],
             reward: vec![0.0; lists],
             poi_logits: padded(tensors.poi_logits, logits),
+            ln_w,
             reward_features: padded(tensors.features, k * config.reward_hidden_size),
             rate: vec![0.0; k],
         };
@@ -228,7 +239,7 @@ impl<'a> Task<'a> {
             }
         }
         trace.rate.iter_mut().zip(slots).for_each(|(rate, slot)| *rate = slot.rate);
-        trace
+        Ok(trace)
     }
 }
 

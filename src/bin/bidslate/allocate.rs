@@ -212,6 +212,7 @@ impl Traces {
         put("lists/reward", Dtype::F64, vec![lists], bytemuck::cast_slice(&trace.reward));
         let steps = k * config.poi_code_layers;
         put("winner/poi_logits", Dtype::F32, vec![steps, w], bytemuck::cast_slice(&trace.poi_logits));
+        put("winner/ln_w", Dtype::F32, vec![steps, w], bytemuck::cast_slice(&trace.ln_w));
         let d_r = config.reward_hidden_size;
         let features = bytemuck::cast_slice(&trace.reward_features);
         put("winner/reward_features", Dtype::F32, vec![k, d_r], features);

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use anyhow::ensure;
 use serde::Serialize;
 
-use super::checkins::{CheckIns, Position, Visit, WEATHER};
+use super::checkins::{CheckIns, Moment, Position, Visit, WEATHER};
 use super::draw;
 use super::select::RESIDENCE;
 use super::world::World;
@@ -22,7 +22,7 @@ const FEWEST_CANDIDATES: usize = 50;
 const MOST_CANDIDATES: usize = 2000;
 const ORGANIC: usize = 20;
 /// Upper ends of the first seven recency buckets, in seconds: an hour, six, a day, three, a week, four, twelve.
-const RECENCY: [i64; 7] = [3600, 21_600, 86_400, 259_200, 604_800, 2_419_200, 7_257_600];
+pub const RECENCY: [i64; 7] = [3600, 21_600, 86_400, 259_200, 604_800, 2_419_200, 7_257_600];
 
 /// One request: the visit of a user that it holds out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,6 +88,12 @@ struct Context {
     weather: usize,
 }
 
+impl Context {
+    fn of(visit: &Visit) -> Self {
+        Self { hour: visit.at.hour(), weekday: visit.at.weekday(), weather: visit.weather }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Behavior {
     item: u64,
@@ -113,11 +119,37 @@ struct Policy {
 #[derive(Debug, Serialize)]
 pub struct HeldOut {
     id: String,
+    /// From 1.
+    user: usize,
+    /// Index among the user's visits.
+    visit: usize,
     item: u64,
     creative: u64,
     kind: &'static str,
     /// Whether the request could have shown it: it is a candidate or organic.
     shown: bool,
+}
+
+/// A visit as it was, for training: unlike a request's history it tells when.
+#[derive(Debug, Serialize)]
+pub struct PastVisit {
+    /// From 1.
+    user: usize,
+    /// Index among the user's visits.
+    visit: usize,
+    /// Since the first visit of all.
+    second: i64,
+    item: u64,
+    creative: u64,
+    features: PastFeatures,
+    context: Context,
+}
+
+/// The behaviour features that do not depend on when a request is made.
+#[derive(Debug, Serialize)]
+struct PastFeatures {
+    action: usize,
+    is_ad: u8,
 }
 
 /// Makes requests of visits.
@@ -130,6 +162,8 @@ pub struct Maker<'a> {
     by_popularity: Vec<usize>,
     /// In kilometres.
     positions: Vec<[f64; 2]>,
+    /// When the first visit of all was.
+    start: Moment,
 }
 
 impl<'a> Maker<'a> {
@@ -138,7 +172,8 @@ impl<'a> Maker<'a> {
         let mut by_popularity: Vec<usize> = (0..data.places.len()).collect();
         by_popularity.sort_by_key(|&p| (std::cmp::Reverse(visits[p]), world.items[p].id));
         let positions = data.places.iter().map(|place| Position::kilometres(place.position)).collect();
-        Self { data, world, history, seed, by_popularity, positions }
+        let start = data.users.iter().flatten().map(|visit| visit.at).min().unwrap_or_default();
+        Self { data, world, history, seed, by_popularity, positions, start }
     }
 
     /// The request before the visit of `ask`, and that visit.
@@ -150,17 +185,15 @@ impl<'a> Maker<'a> {
         let item = &self.world.items[target.place];
         let held_out = HeldOut {
             id: id.clone(),
+            user: ask.user + 1,
+            visit: ask.target,
             item: item.id,
             creative: self.world.creative_shown(ask.user, ask.target, target.place),
             kind: if item.ad.is_some() { "ad" } else { "organic" },
             shown: candidates.binary_search(&item.id).is_ok() || organic.contains(&item.id),
         };
         let request = Request {
-            context: Context {
-                hour: target.at.hour(),
-                weekday: target.at.weekday(),
-                weather: target.weather,
-            },
+            context: Context::of(&target),
             history: self.behaviors(ask),
             candidates,
             organic,
@@ -170,6 +203,23 @@ impl<'a> Maker<'a> {
             id,
         };
         (request, held_out)
+    }
+
+    /// Every visit of `user`, in time order.
+    pub fn visits(&self, user: usize) -> impl Iterator<Item = PastVisit> + '_ {
+        let visits = &self.data.users[user];
+        visits.iter().enumerate().map(move |(i, visit)| PastVisit {
+            user: user + 1,
+            visit: i,
+            second: visit.at.seconds_since(self.start),
+            item: self.world.items[visit.place].id,
+            creative: self.world.creative_shown(user, i, visit.place),
+            features: PastFeatures {
+                action: action(&visits[..i], visit.place),
+                is_ad: u8::from(self.world.came_by_ad(user, i, visit.place)),
+            },
+            context: Context::of(visit),
+        })
     }
 
     fn behaviors(&self, ask: Ask) -> Vec<Behavior> {

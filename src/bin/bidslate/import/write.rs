@@ -20,7 +20,8 @@ pub struct Settings {
     pub history: usize,
 }
 
-/// Writes `items.jsonl`, `labels.jsonl`, `requests.jsonl`, `heldout.jsonl` and `summary.json` into `dir`.
+/// Writes `items.jsonl`, `labels.jsonl`, `visits.jsonl`, `requests.jsonl`, `heldout.jsonl` and `summary.json` into
+/// `dir`.
 ///
 /// # Errors
 /// Names the file that could not be written.
@@ -33,7 +34,7 @@ pub fn all(
 ) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("{}", dir.display()))?;
     let mut progress = Progress::steps("importing");
-    let total = (2 * world.items.len() + plan.len()) as u64;
+    let total = (2 * world.items.len() + data.users.len() + plan.len()) as u64;
     let mut steps = 0..;
     let mut step = || progress.at(steps.next().unwrap_or(total) + 1, total);
     let mut by_id: Vec<(&Item, usize)> = world.items.iter().zip(0..).collect();
@@ -61,6 +62,15 @@ pub fn all(
 
     let visits = requests::popularity(data, plan);
     let maker = Maker::new(data, world, &visits, settings.history, settings.seed);
+    let mut past = Lines::create(dir, "visits.jsonl")?;
+    for user in 0..data.users.len() {
+        for visit in maker.visits(user) {
+            past.push(&visit)?;
+        }
+        step();
+    }
+    past.finish()?;
+
     let mut asked = Lines::create(dir, "requests.jsonl")?;
     let mut held_out = Lines::create(dir, "heldout.jsonl")?;
     for &ask in plan {
@@ -97,6 +107,7 @@ fn summary(
         "requests": plan.len(),
         "history_len": settings.history,
         "item_embedding_size": EMBEDDING,
+        "recency_seconds": requests::RECENCY,
         "context_features": sizes(requests::CONTEXT_FEATURES),
         "behavior_features": sizes(requests::BEHAVIOR_FEATURES),
     });
