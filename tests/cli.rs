@@ -217,7 +217,7 @@ fn a_trace_holds_the_tensors_of_every_request_that_was_answered() {
     let answers = run.json();
     let bytes = fs::read(&path).unwrap();
     let trace = SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(trace.len(), 3 * 8, "{:?}", trace.names());
+    assert_eq!(trace.len(), 3 * 9, "{:?}", trace.names());
     let config = ModelConfig::read(&model().join("config.json")).unwrap();
     let (d, d_r, layers) = (config.hidden_size, config.reward_hidden_size, config.poi_code_layers);
     let behavior = 1 + layers + config.creative_code_layers;
