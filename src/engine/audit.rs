@@ -8,7 +8,7 @@
 //! - `redecode`: everything, from the first step of the search on.
 
 use super::cached_lists::CachedLists;
-use super::counterfactual::{Counterfactuals, RateQuery, Variant};
+use super::counterfactual::{Counterfactuals, RateQuery, Rated, Variant};
 use super::payments::{Charge, Market};
 use super::task::{Generated, Logits, Task};
 use crate::auction::choice::SlotValue;
@@ -47,12 +47,13 @@ impl Ad {
 }
 
 /// What an ad gets for a bid at which it is shown.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Outcome {
     slot: usize,
     payment: Micros,
     clicks: f64,
     z: Option<f64>,
+    rate_input: Option<Vec<f32>>,
 }
 
 /// What an ad gets at each gamma; none where it is not shown.
@@ -142,7 +143,7 @@ impl Auditor<'_, '_> {
             let Some(slot) = lists.slot_in(list) else { continue };
             let market = lists.market(list);
             let clicks = market.values[list][slot].pctr_poi;
-            let mut outcome = Outcome { slot, payment: Micros::ZERO, clicks, z: None };
+            let mut outcome = Outcome { slot, payment: Micros::ZERO, clicks, z: None, rate_input: None };
             if rule == PaymentRule::Network {
                 let values = market.values[list].clone();
                 open.push(Open { at: (index, gamma), bid, list, slot, values, ln_z: 0.0 });
@@ -186,11 +187,13 @@ impl Auditor<'_, '_> {
         });
         let queries: Vec<RateQuery> = queries.collect();
         let rates = again.rates(self.task, &queries)?;
-        let unit = self.task.context.config.billable_unit_micros;
-        for (Open { at: (index, gamma), bid, ln_z, .. }, rate) in open.iter().zip(rates) {
+        let context = self.task.context;
+        let unit = context.config.billable_unit_micros;
+        for (Open { at: (index, gamma), bid, ln_z, .. }, Rated { rate, input }) in open.iter().zip(rates) {
             if let Some(outcome) = &mut sweeps[*index][*gamma] {
                 outcome.payment = settle(rate * bid.0 as f64, *bid, self.ads[*index].reserve, unit);
                 outcome.z = Some(libm::exp(*ln_z));
+                outcome.rate_input = context.report.rate_inputs.then_some(input);
             }
         }
         Ok(())
@@ -235,6 +238,7 @@ impl Auditor<'_, '_> {
             payment: self.task.charge_slot(rule, market, slot, rate).payment,
             clicks: generated.values[winner][slot].pctr_poi,
             z: Some(libm::exp(generated.lists[winner].items[slot].ln_z)),
+            rate_input: None,
         })
     }
 
@@ -242,7 +246,8 @@ impl Auditor<'_, '_> {
         let Auditor { task, truth, .. } = self;
         let snapshot = task.context.snapshot;
         let utility = ad.utility(payment, truth.values[truth.winner][ad.slot].pctr_poi);
-        let points = self.gammas().iter().zip(sweep).map(|(&gamma, outcome)| point(ad, gamma, *outcome));
+        let points =
+            self.gammas().iter().zip(sweep).map(|(&gamma, outcome)| point(ad, gamma, outcome.clone()));
         let sweep: Vec<SweepPoint> = points.collect();
         let best = sweep.iter().map(|point| point.utility_micros).fold(0.0, f64::max);
         let exact = match (task.request.audit, task.request.payment) {
@@ -277,15 +282,17 @@ impl Auditor<'_, '_> {
 }
 
 fn point(ad: &Ad, gamma: f64, outcome: Option<Outcome>) -> SweepPoint {
-    let (payment, clicks) = outcome.map_or((Micros::ZERO, 0.0), |outcome| (outcome.payment, outcome.clicks));
+    let (payment, clicks) =
+        outcome.as_ref().map_or((Micros::ZERO, 0.0), |outcome| (outcome.payment, outcome.clicks));
     SweepPoint {
         gamma,
         bid_micros: ad.misreport(gamma),
-        slot: outcome.map(|outcome| outcome.slot),
+        slot: outcome.as_ref().map(|outcome| outcome.slot),
         payment_micros: payment,
         clicks,
         cost_micros: payment.0 as f64 * clicks,
         utility_micros: ad.utility(payment, clicks),
-        z: outcome.and_then(|outcome| outcome.z),
+        z: outcome.as_ref().and_then(|outcome| outcome.z),
+        rate_input: outcome.and_then(|outcome| outcome.rate_input),
     }
 }

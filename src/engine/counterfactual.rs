@@ -92,6 +92,14 @@ pub(super) struct RateQuery<'q> {
     pub ln_z: f64,
 }
 
+/// What the payment network read of a slot, and its rate.
+pub(super) struct Rated {
+    /// In (0, 1).
+    pub rate: f64,
+    /// [d_r + K], see [`write_input`](crate::model::payment::write_input).
+    pub input: Vec<f32>,
+}
+
 /// What the decoder ran for counterfactuals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct DecoderWork {
@@ -119,5 +127,5 @@ pub(super) trait Counterfactuals {
     fn work(&self) -> Option<DecoderWork>;
 
     /// The payment network's rate of each query.
-    fn rates(&mut self, task: &Task, queries: &[RateQuery]) -> Result<Vec<f64>, RequestError>;
+    fn rates(&mut self, task: &Task, queries: &[RateQuery]) -> Result<Vec<Rated>, RequestError>;
 }

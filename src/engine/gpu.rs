@@ -1,6 +1,6 @@
 //! The GPU backend: a model on a device, and one workspace per stream. Requests run in batches.
 
-use super::counterfactual::{Counterfactuals, DecoderWork, RateQuery, Variant};
+use super::counterfactual::{Counterfactuals, DecoderWork, RateQuery, Rated, Variant};
 use super::gpu_batch::Batch;
 use super::gpu_workspace::GpuWorkspace;
 use super::queue::Queue;
@@ -120,9 +120,9 @@ impl Counterfactuals for Again<'_, '_> {
         None
     }
 
-    fn rates(&mut self, task: &Task, queries: &[RateQuery]) -> Result<Vec<f64>, RequestError> {
+    fn rates(&mut self, task: &Task, queries: &[RateQuery]) -> Result<Vec<Rated>, RequestError> {
         let rates = self.batch.rates(self.workspace, task, queries).map_err(|error| device_failed(&error))?;
-        is_finite("payment", "the payment network's rate", rates.iter().copied())?;
+        is_finite("payment", "the payment network's rate", rates.iter().map(|rated| rated.rate))?;
         Ok(rates)
     }
 }

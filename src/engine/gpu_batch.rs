@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::counterfactual::RateQuery;
+use super::counterfactual::{RateQuery, Rated};
 use super::creatives::{Decision, Decisions};
 use super::gpu_lists::{Columns, assemble, lists_input};
 use super::gpu_search::LogitsLog;
@@ -18,6 +18,7 @@ use crate::cuda::reward_choice::multipliers;
 use crate::cuda::scoring::ListsInput;
 use crate::decode::search::{CandidateList, Chosen};
 use crate::error::{DeviceError, RequestError, RequestErrorKind};
+use crate::model::payment::{PaymentInput, PaymentNetwork, write_input};
 use crate::model::reward::Shown;
 use crate::response::Timings;
 
@@ -183,7 +184,7 @@ impl Batch<'_> {
         ws: &mut GpuWorkspace,
         task: &Task,
         queries: &[RateQuery],
-    ) -> Result<Vec<f64>, DeviceError> {
+    ) -> Result<Vec<Rated>, DeviceError> {
         let config = &self.model.config;
         let (table, angles) = (self.model.table.ptr(), self.model.angles.ptr());
         let histories = [&task.resolved.history];
@@ -201,7 +202,18 @@ impl Batch<'_> {
             }
             // One list, which wins.
             let scored = ws.scoring.run(&*ws.stream, self.model, &ws.encoder.mean, &input)?;
-            Ok(f64::from(scored.rates[query.slot]))
+            let features = ws.scoring.features(self.model, slots, 0, query.shown.len())?;
+            let read = features.chunks_exact(config.reward_hidden_size).zip(query.values);
+            let read: Vec<PaymentInput> = read
+                .map(|(features, value)| PaymentInput {
+                    features,
+                    bid: value.bid,
+                    z_pctr: libm::exp(query.ln_z) * value.pctr_poi,
+                })
+                .collect();
+            let mut input = vec![0.0; PaymentNetwork::input_size(config)];
+            write_input(&read, query.slot, &mut input);
+            Ok(Rated { rate: f64::from(scored.rates[query.slot]), input })
         };
         queries.iter().map(rate).collect()
     }

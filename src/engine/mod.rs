@@ -85,6 +85,8 @@ pub struct Report {
     pub trace: bool,
     /// [`Response::grounds`].
     pub grounds: bool,
+    /// [`SweepPoint::rate_input`](crate::response::audit::SweepPoint::rate_input) of the requests that ask for an audit.
+    pub rate_inputs: bool,
 }
 
 /// How an engine audits the requests that ask for it.

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::counterfactual::{Counterfactuals, DecoderWork, RateQuery, Variant};
+use super::counterfactual::{Counterfactuals, DecoderWork, RateQuery, Rated, Variant};
 use super::creatives::{Decision, decisions};
 use super::generation::{Run, last_rows};
 use super::task::{Generated, Task, is_finite, slot_values};
@@ -333,7 +333,7 @@ impl Run<'_, '_> {
         if let (Some(slot), PaymentRule::Network) = (misreporting, task.request.payment) {
             let (shown, values) = (&found.shown[winner], &values[winner]);
             let ln_z = found.lists[winner].items[slot].ln_z;
-            rates[slot] = self.rates(task, &[RateQuery { shown, values, slot, ln_z }])?[0];
+            rates[slot] = self.rates(task, &[RateQuery { shown, values, slot, ln_z }])?[0].rate;
         }
         let Found { lists, shown, .. } = found;
         Ok(Generated { lists, shown, values, rewards, winner, rates, logits: None, tensors: None })
@@ -365,7 +365,7 @@ impl Counterfactuals for Run<'_, '_> {
         Some(self.shared.as_ref().map(work).unwrap_or_default())
     }
 
-    fn rates(&mut self, task: &Task, queries: &[RateQuery]) -> Result<Vec<f64>, RequestError> {
+    fn rates(&mut self, task: &Task, queries: &[RateQuery]) -> Result<Vec<Rated>, RequestError> {
         let mut lists: Vec<Vec<Shown>> = Vec::new();
         let mut list_of = Vec::with_capacity(queries.len());
         for query in queries {
@@ -389,9 +389,10 @@ impl Counterfactuals for Run<'_, '_> {
                 })
                 .collect();
             let wanted = query.slot..query.slot + 1;
-            rates.push(f64::from(model.payment.rates(self.exec, &inputs, wanted, &mut ws.payment)[0]));
+            let rate = f64::from(model.payment.rates(self.exec, &inputs, wanted, &mut ws.payment)[0]);
+            rates.push(Rated { rate, input: ws.payment.first_input().to_vec() });
         }
-        is_finite("payment", "the payment network's rate", rates.iter().copied())?;
+        is_finite("payment", "the payment network's rate", rates.iter().map(|rated| rated.rate))?;
         Ok(rates)
     }
 }

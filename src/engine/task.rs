@@ -150,7 +150,8 @@ impl<'a> Task<'a> {
         };
         let slots = self.slots(&generated, &charges, &marginals);
         let tensors = generated.tensors.take();
-        let trace = tensors.map(|tensors| self.trace(&generated, tensors, &slots).map(Box::new)).transpose()?;
+        let trace =
+            tensors.map(|tensors| self.trace(&generated, tensors, &slots).map(Box::new)).transpose()?;
         let best = &generated.lists[generated.winner];
         Ok(Response {
             id: self.request.id.clone(),
@@ -201,17 +202,11 @@ impl<'a> Task<'a> {
     }
 
     /// The intermediate tensors, padded to N_S lists of K slots.
-    fn trace(
-        &self,
-        generated: &Generated,
-        tensors: Tensors,
-        slots: &[Slot],
-    ) -> Result<Trace, RequestError> {
+    fn trace(&self, generated: &Generated, tensors: Tensors, slots: &[Slot]) -> Result<Trace, RequestError> {
         let Context { config, snapshot, .. } = self.context;
         let resolved = &self.resolved;
         let search = Search::new(&resolved.rules, snapshot, &resolved.ads, &resolved.organic, None);
-        let mut ln_w =
-            search.ln_w_along(&generated.lists[generated.winner], config.codebook_size)?;
+        let mut ln_w = search.ln_w_along(&generated.lists[generated.winner], config.codebook_size)?;
         let (k, lists) = (config.list_len, self.resolved.rules.beam_width);
         let padded = |mut values: Vec<f32>, len: usize| {
             values.resize(len, 0.0);

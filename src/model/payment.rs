@@ -10,13 +10,13 @@ use crate::cpu::Exec;
 /// The payment network's weights. Always f32.
 pub struct PaymentNetwork {
     mlp: Mlp,
-    list_len: usize,
-    d_r: usize,
 }
 
 /// Buffers and results of the payment network.
 pub struct PaymentState {
+    /// [K, width]
     input: Vec<f32>,
+    width: usize,
     rates: Vec<f32>,
     mlp: MlpBuffers,
 }
@@ -35,19 +35,21 @@ pub struct PaymentInput<'a> {
 impl PaymentNetwork {
     /// Reads `payment.mlp.*`.
     pub fn load(packer: &Packer, config: &ModelConfig) -> Self {
-        let (list_len, d_r) = (config.list_len, config.reward_hidden_size);
-        Self { mlp: Mlp::load(packer, "payment.mlp", Self::input_size(config)), list_len, d_r }
+        Self { mlp: Mlp::load(packer, "payment.mlp", Self::input_size(config)) }
     }
 
-    fn input_size(config: &ModelConfig) -> usize {
+    /// Width of the input, d_r + K.
+    pub fn input_size(config: &ModelConfig) -> usize {
         config.reward_hidden_size + config.list_len
     }
 
     /// Room for a list.
     pub fn state(config: &ModelConfig) -> PaymentState {
         let rows = config.list_len;
+        let width = Self::input_size(config);
         PaymentState {
-            input: vec![0.0; rows * Self::input_size(config)],
+            input: vec![0.0; rows * width],
+            width,
             rates: vec![0.0; rows],
             mlp: MlpBuffers::new(rows),
         }
@@ -62,16 +64,10 @@ impl PaymentNetwork {
         wanted: Range<usize>,
         state: &'s mut PaymentState,
     ) -> &'s [f32] {
-        let width = self.d_r + self.list_len;
+        let width = state.width;
         let m = wanted.len();
-        for (i, row) in wanted.zip(state.input.chunks_exact_mut(width)) {
-            row.fill(0.0);
-            row[..self.d_r].copy_from_slice(slots[i].features);
-            let others = slots.iter().enumerate().filter(|(m, _)| *m != i);
-            for ((_, other), x) in others.zip(&mut row[self.d_r..]) {
-                *x = libm::log1p(other.bid) as f32;
-            }
-            row[width - 1] = slots[i].z_pctr as f32;
+        for (slot, row) in wanted.zip(state.input.chunks_exact_mut(width)) {
+            write_input(slots, slot, row);
         }
         self.mlp.sigmoid(exec, &state.input[..m * width], m, &mut state.mlp, &mut state.rates);
         &state.rates[..m]
@@ -83,7 +79,27 @@ impl PaymentNetwork {
     }
 }
 
+/// Writes what the network reads of one slot of a list into `row`, [d_r + K]: its feature f, ln(1 + bid) of the other
+/// K - 1 slots, z times pctr_poi (Eq. 25).
+pub fn write_input(slots: &[PaymentInput], slot: usize, row: &mut [f32]) {
+    let PaymentInput { features, z_pctr, .. } = slots[slot];
+    row.fill(0.0);
+    row[..features.len()].copy_from_slice(features);
+    let others = slots.iter().enumerate().filter(|(other, _)| *other != slot);
+    for ((_, other), x) in others.zip(&mut row[features.len()..]) {
+        *x = libm::log1p(other.bid) as f32;
+    }
+    if let Some(last) = row.last_mut() {
+        *last = z_pctr as f32;
+    }
+}
+
 impl PaymentState {
+    /// What the network read of the first slot wanted, [d_r + K].
+    pub fn first_input(&self) -> &[f32] {
+        &self.input[..self.width]
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         (self.input.len() + self.rates.len()) * 4 + self.mlp.bytes()

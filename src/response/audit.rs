@@ -71,6 +71,10 @@ pub struct SweepPoint {
     pub utility_micros: f64,
     /// Probability of the item under token-level bidding; none where it was not needed.
     pub z: Option<f64>,
+    /// What the payment network read (Eq. 25), [d_r + K]: the slot's feature f, ln(1 + bid) of the other slots, z times
+    /// pctr_poi; where asked for, of `fixed` and `reselect` alone. Not part of the JSON.
+    #[serde(skip)]
+    pub rate_input: Option<Vec<f32>>,
 }
 
 /// How much of the decoder's work the searches of an audit shared.

@@ -1,18 +1,15 @@
 //! `bidslate allocate`: requests in, priced lists out, line by line.
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use bidslate::engine::{Engine, Report};
 use bidslate::error::RequestError;
 use bidslate::model::config::ModelConfig;
 use bidslate::record::Recorder;
 use bidslate::request::Request;
 use bidslate::response::{Response, Trace};
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use crate::engine_args::EngineArgs;
@@ -20,6 +17,7 @@ use crate::lines;
 use crate::progress::Progress;
 use crate::request_file::{Line, requests};
 use crate::table::{self, Labels};
+use crate::tensor_file::TensorFile;
 
 /// Answers the requests of a file, one JSON object a line.
 #[derive(clap::Args)]
@@ -92,7 +90,7 @@ impl AllocateArgs {
         out.flush()?;
         drop(progress);
         if let Some(path) = &self.trace {
-            traces.write(path)?;
+            traces.0.write(path, None)?;
         }
         Ok(all_good)
     }
@@ -190,47 +188,30 @@ fn answers(
     Ok(batch.into_iter().map(answer).collect())
 }
 
-/// Tensors of a trace file: name to type, shape and bytes.
+/// The tensors of a trace file.
 #[derive(Default)]
-struct Traces(BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>);
+struct Traces(TensorFile);
 
 impl Traces {
     fn add(&mut self, id: &Value, trace: &Trace, config: &ModelConfig) -> Result<()> {
         let id = id.as_str().map_or_else(|| id.to_string(), String::from);
         let (k, w, d) = (config.list_len, config.codebook_size, config.hidden_size);
-        let lists = trace.log_prob.len();
-        if self.0.contains_key(&format!("{id}/encoder")) {
+        let name = |name: &str| format!("{id}/{name}");
+        if self.0.holds(&name("encoder")) {
             bail!("--trace: two requests are named {id:?}, and their tensors would have the same names");
         }
-        let mut put = |name: &str, dtype, shape: Vec<usize>, bytes: &[u8]| {
-            self.0.insert(format!("{id}/{name}"), (dtype, shape, bytes.to_vec()));
-        };
-        put("encoder", Dtype::F32, vec![trace.encoder.len() / d, d], bytemuck::cast_slice(&trace.encoder));
-        put("lists/items", Dtype::I64, vec![lists, k], bytemuck::cast_slice(&trace.items));
-        put("lists/creatives", Dtype::I64, vec![lists, k], bytemuck::cast_slice(&trace.creatives));
-        put("lists/log_prob", Dtype::F64, vec![lists], bytemuck::cast_slice(&trace.log_prob));
-        put("lists/reward", Dtype::F64, vec![lists], bytemuck::cast_slice(&trace.reward));
-        let steps = k * config.poi_code_layers;
-        put("winner/poi_logits", Dtype::F32, vec![steps, w], bytemuck::cast_slice(&trace.poi_logits));
-        put("winner/ln_w", Dtype::F32, vec![steps, w], bytemuck::cast_slice(&trace.ln_w));
-        let d_r = config.reward_hidden_size;
-        let features = bytemuck::cast_slice(&trace.reward_features);
-        put("winner/reward_features", Dtype::F32, vec![k, d_r], features);
-        put("winner/rate", Dtype::F64, vec![k], bytemuck::cast_slice(&trace.rate));
+        let (lists, steps) = (trace.log_prob.len(), k * config.poi_code_layers);
+        let tensors = &mut self.0;
+        tensors.put(name("encoder"), &[trace.encoder.len() / d, d], &trace.encoder);
+        tensors.put(name("lists/items"), &[lists, k], &trace.items);
+        tensors.put(name("lists/creatives"), &[lists, k], &trace.creatives);
+        tensors.put(name("lists/log_prob"), &[lists], &trace.log_prob);
+        tensors.put(name("lists/reward"), &[lists], &trace.reward);
+        tensors.put(name("winner/poi_logits"), &[steps, w], &trace.poi_logits);
+        tensors.put(name("winner/ln_w"), &[steps, w], &trace.ln_w);
+        let features = [k, config.reward_hidden_size];
+        tensors.put(name("winner/reward_features"), &features, &trace.reward_features);
+        tensors.put(name("winner/rate"), &[k], &trace.rate);
         Ok(())
-    }
-
-    fn write(&self, path: &Path) -> Result<()> {
-        let views = self
-            .0
-            .iter()
-            .map(|(name, (dtype, shape, bytes))| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
-            .collect::<Result<Vec<_>>>()?;
-        let name = || path.display().to_string();
-        // The serializer writes through a temporary file that only its owner may read.
-        let permissions =
-            File::create(path).and_then(|file| file.metadata()).with_context(name)?.permissions();
-        safetensors::serialize_to_file(views, None, path).with_context(name)?;
-        std::fs::set_permissions(path, permissions).with_context(name)
     }
 }

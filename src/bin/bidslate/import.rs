@@ -5,7 +5,6 @@
 //! `docs/data.md` states in full.
 
 mod checkins;
-mod draw;
 mod requests;
 mod select;
 mod world;

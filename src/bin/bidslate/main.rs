@@ -8,16 +8,20 @@ mod auction_table;
 mod audit;
 mod audit_table;
 mod catalog;
+mod draw;
 mod engine_args;
+mod generate;
 mod import;
 mod init_model;
 mod inspect;
 mod lines;
+mod misreports;
 mod progress;
 mod quantize;
 mod replay;
 mod request_file;
 mod table;
+mod tensor_file;
 
 use std::process::ExitCode;
 
@@ -38,6 +42,8 @@ enum Command {
     Auction(auction::AuctionArgs),
     Audit(audit::AuditArgs),
     Catalog(catalog::CatalogArgs),
+    Generate(generate::GenerateArgs),
+    Misreports(misreports::MisreportArgs),
     Quantize(quantize::QuantizeArgs),
     Import(import::ImportArgs),
     Inspect(inspect::InspectArgs),
@@ -57,6 +63,8 @@ fn main() -> ExitCode {
         Command::Auction(args) => args.run(),
         Command::Audit(args) => args.run(),
         Command::Catalog(args) => args.run().map(|()| true),
+        Command::Generate(args) => args.run(),
+        Command::Misreports(args) => args.run(),
         Command::Quantize(args) => args.run().map(|()| true),
         Command::Import(args) => args.run().map(|()| true),
         Command::Inspect(args) => args.run().map(|()| true),

@@ -6,9 +6,9 @@ use anyhow::ensure;
 use serde::Serialize;
 
 use super::checkins::{CheckIns, Moment, Position, Visit, WEATHER};
-use super::draw;
 use super::select::RESIDENCE;
 use super::world::World;
+use crate::draw;
 
 /// Context features of a request and their sizes.
 pub const CONTEXT_FEATURES: [(&str, usize); 3] = [("hour", 24), ("weekday", 7), ("weather", WEATHER.len())];

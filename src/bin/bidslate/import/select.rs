@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use anyhow::ensure;
 
 use super::checkins::{CheckIns, Visit};
-use super::draw;
+use crate::draw;
 
 /// The root of the places people live in: visited, but neither advertised nor shown to anyone.
 pub const RESIDENCE: &str = "Residence";

@@ -3,8 +3,8 @@
 //! Nothing here is measured; `docs/data.md` states every rule and number.
 
 use super::checkins::{CheckIns, Place};
-use super::draw::{self, Stream};
 use super::select::RESIDENCE;
+use crate::draw::{self, Stream};
 
 mod features;
 

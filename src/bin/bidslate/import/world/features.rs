@@ -1,7 +1,7 @@
 //! Embeddings of places by rule: facts along random directions of one space.
 
 use super::super::checkins::Place;
-use super::super::draw::{self, Stream};
+use crate::draw::{self, Stream};
 
 /// Width of every embedding.
 pub const EMBEDDING: usize = 64;

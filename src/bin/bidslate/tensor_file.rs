@@ -1,0 +1,65 @@
+//! Tensors on their way into a safetensors file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use safetensors::tensor::{Dtype, TensorView};
+
+/// Named tensors: type, shape and bytes.
+#[derive(Default)]
+pub struct TensorFile(BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>);
+
+/// A type that tensors are made of.
+pub trait Element: bytemuck::NoUninit {
+    /// Its name in the file.
+    const DTYPE: Dtype;
+}
+
+impl Element for u8 {
+    const DTYPE: Dtype = Dtype::U8;
+}
+
+impl Element for i64 {
+    const DTYPE: Dtype = Dtype::I64;
+}
+
+impl Element for f32 {
+    const DTYPE: Dtype = Dtype::F32;
+}
+
+impl Element for f64 {
+    const DTYPE: Dtype = Dtype::F64;
+}
+
+impl TensorFile {
+    /// Whether there is a tensor of that name.
+    pub fn holds(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Adds a tensor, row-major.
+    pub fn put<T: Element>(&mut self, name: impl Into<String>, shape: &[usize], values: &[T]) {
+        let bytes = bytemuck::cast_slice(values).to_vec();
+        self.0.insert(name.into(), (T::DTYPE, shape.to_vec(), bytes));
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn write(&self, path: &Path, metadata: Option<HashMap<String, String>>) -> Result<()> {
+        let views = self
+            .0
+            .iter()
+            .map(|(name, (dtype, shape, bytes))| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let name = || path.display().to_string();
+        // The serializer writes through a temporary file that only its owner may read.
+        let permissions =
+            File::create(path).and_then(|file| file.metadata()).with_context(name)?.permissions();
+        safetensors::serialize_to_file(views, metadata, path).with_context(name)?;
+        std::fs::set_permissions(path, permissions).with_context(name)
+    }
+}
