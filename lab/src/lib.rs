@@ -7,4 +7,7 @@ pub mod data;
 pub mod draw;
 pub mod files;
 pub mod lists;
+pub mod logs;
+pub mod response;
+pub mod split;
 pub mod world;

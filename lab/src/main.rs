@@ -1,9 +1,10 @@
 //! `lab`: the world in which models are trained and judged.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use bidslate_lab::data::{self, Data};
-use bidslate_lab::world::{self, Parameters};
+use bidslate_lab::data::{self, Ask, Data};
+use bidslate_lab::world::{self, Parameters, World};
+use bidslate_lab::{logs, split};
 use clap::{Args, Parser, Subcommand};
 
 /// The world in which Bidslate's models are trained and judged
@@ -16,8 +17,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Splits the requests of an import into those to train on and those to judge by
+    Split(SplitArgs),
     /// Makes the world of an import: world.json and truth.safetensors
     World(WorldArgs),
+    /// Shows lists of a logging policy to the world and writes its feedback
+    Logs(LogsArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Split(args) => args.run(),
+        Command::World(args) => args.run(),
+        Command::Logs(args) => args.run(),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -26,8 +39,31 @@ struct DataArgs {
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Slots of a request that does not say
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    list_len: usize,
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    list_len: u16,
+}
+
+impl DataArgs {
+    fn asks(&self, data: &Data, requests: &Path) -> anyhow::Result<Vec<Ask>> {
+        let held_out = data::held_out(&self.data, &data.visits)?;
+        data::asks(requests, data, &held_out, usize::from(self.list_len))
+    }
+}
+
+#[derive(Debug, Args)]
+struct SplitArgs {
+    /// What `bidslate import` wrote; requests-train.jsonl and requests-test.jsonl are added to it
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+impl SplitArgs {
+    fn run(self) -> anyhow::Result<()> {
+        let data = Data::read(&self.data)?;
+        let (train, test) = split::split(&self.data, &data.visits)?;
+        println!("{}", serde_json::json!({ "train": train, "test": test }));
+        Ok(())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -42,19 +78,47 @@ struct WorldArgs {
     seed: u64,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Command::World(args) => args.run(),
+impl WorldArgs {
+    fn run(self) -> anyhow::Result<()> {
+        let data = Data::read(&self.data.data)?;
+        let asks = self.data.asks(&data, &self.data.data.join("requests.jsonl"))?;
+        let parameters = Parameters { seed: self.seed, ..Parameters::default() };
+        world::make(&data, &asks, parameters)?.write(&self.out)
     }
 }
 
-impl WorldArgs {
+#[derive(Debug, Args)]
+struct WorldedArgs {
+    #[command(flatten)]
+    data: DataArgs,
+    /// What `lab world` wrote
+    #[arg(long, value_name = "DIR")]
+    world: PathBuf,
+    /// Requests, one a line
+    #[arg(long, value_name = "FILE")]
+    requests: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct LogsArgs {
+    #[command(flatten)]
+    worlded: WorldedArgs,
+    /// Lists of each request
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    lists: usize,
+    /// Seed of lists and feedback
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// File to write the feedback to
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl LogsArgs {
     fn run(self) -> anyhow::Result<()> {
-        let dir = &self.data.data;
-        let data = Data::read(dir)?;
-        let held_out = data::held_out(dir, &data.visits)?;
-        let asks = data::asks(&dir.join("requests.jsonl"), &data, &held_out, self.data.list_len)?;
-        let parameters = Parameters { seed: self.seed, ..Parameters::default() };
-        world::make_and_write(&data, &asks, parameters, &self.out)
+        let data = Data::read(&self.worlded.data.data)?;
+        let asks = self.worlded.data.asks(&data, &self.worlded.requests)?;
+        let world = World::read(&self.worlded.world, &data)?;
+        logs::write(&world, &asks, self.lists, self.seed, &self.out)
     }
 }

@@ -1,6 +1,6 @@
 //! Items, their creatives and categories.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
@@ -20,6 +20,8 @@ pub struct Catalog {
     pub creative_embeddings: Vec<Vec<f32>>,
     /// Names of categories, sorted.
     pub categories: Vec<String>,
+    /// Names of the roots of categories, sorted.
+    pub roots: Vec<String>,
     by_id: HashMap<u64, usize>,
 }
 
@@ -32,6 +34,8 @@ pub struct Item {
     pub ad: Option<Ad>,
     /// Index of its category.
     pub category: usize,
+    /// Index of its category's root.
+    pub root: usize,
     /// Indices of its creatives; never empty.
     pub creatives: Range<usize>,
 }
@@ -79,6 +83,7 @@ struct CreativeLine {
 struct LabelLine {
     item: u64,
     category: String,
+    root: String,
 }
 
 impl Catalog {
@@ -89,31 +94,28 @@ impl Catalog {
     pub fn read(dir: &Path) -> anyhow::Result<Self> {
         let (items_path, labels_path) = (dir.join("items.jsonl"), dir.join("labels.jsonl"));
         let labels: Vec<(usize, LabelLine)> = files::read_lines(&labels_path)?;
-        let category_of: BTreeMap<u64, &str> =
-            labels.iter().map(|(_, label)| (label.item, label.category.as_str())).collect();
-        let mut categories: Vec<String> = category_of.values().map(|&name| name.to_owned()).collect();
-        categories.sort_unstable();
-        categories.dedup();
-
+        let label_of: BTreeMap<u64, &LabelLine> =
+            labels.iter().map(|(_, label)| (label.item, label)).collect();
         let mut catalog = Self {
             items: Vec::new(),
             creative_ids: Vec::new(),
             creative_embeddings: Vec::new(),
-            categories,
+            categories: names(label_of.values().map(|label| &label.category)),
+            roots: names(label_of.values().map(|label| &label.root)),
             by_id: HashMap::new(),
         };
         for (line, item) in files::read_lines::<ItemLine>(&items_path)? {
             let id = item.id;
-            let category = category_of
+            let label = label_of
                 .get(&id)
                 .ok_or_else(|| anyhow!("{}: no line has `item` {id}, expected one", labels_path.display()))?;
-            catalog.push(item, category).map_err(|e| anyhow!("{}:{line}: {e}", items_path.display()))?;
+            catalog.push(item, label).map_err(|e| anyhow!("{}:{line}: {e}", items_path.display()))?;
         }
         ensure!(!catalog.items.is_empty(), "{}: holds no items, expected one a line", items_path.display());
         Ok(catalog)
     }
 
-    fn push(&mut self, line: ItemLine, category: &str) -> anyhow::Result<()> {
+    fn push(&mut self, line: ItemLine, label: &LabelLine) -> anyhow::Result<()> {
         let ItemLine { id, kind, bid_micros, reserve_micros, creatives } = line;
         ensure!(!creatives.is_empty(), "`creatives`: is empty, expected at least one");
         let ad = match (kind, bid_micros) {
@@ -121,7 +123,8 @@ impl Catalog {
             (Kind::Ad, None) => anyhow::bail!("`bid_micros`: is missing, expected one of an ad"),
             (Kind::Organic, _) => None,
         };
-        let category = self.categories.partition_point(|name| name.as_str() < category);
+        let category = self.categories.partition_point(|name| *name < label.category);
+        let root = self.roots.partition_point(|name| *name < label.root);
         let first = self.creative_ids.len();
         for (number, creative) in creatives.into_iter().enumerate() {
             let width = self.creative_embeddings.first().map_or(creative.embedding.len(), Vec::len);
@@ -139,7 +142,7 @@ impl Catalog {
         }
         let before = self.by_id.insert(id, self.items.len());
         ensure!(before.is_none(), "`id`: is {id} again, expected each once");
-        self.items.push(Item { id, ad, category, creatives: first..self.creative_ids.len() });
+        self.items.push(Item { id, ad, category, root, creatives: first..self.creative_ids.len() });
         Ok(())
     }
 
@@ -170,4 +173,9 @@ impl Catalog {
     pub fn bid(&self, item: usize) -> f64 {
         self.items[item].ad.map_or(0.0, |ad| ad.bid_micros as f64 / 1e6)
     }
+}
+
+/// Each name once, sorted.
+fn names<'a>(all: impl Iterator<Item = &'a String>) -> Vec<String> {
+    all.cloned().collect::<BTreeSet<String>>().into_iter().collect()
 }

@@ -6,7 +6,7 @@ mod visits;
 
 pub use catalog::{Ad, Catalog, Item};
 pub use requests::{Ask, HeldOut, Id, Policy, asks, held_out};
-pub use visits::{Visit, Visits};
+pub use visits::{HELD_BACK, Visit, Visits};
 
 use std::path::Path;
 

@@ -4,4 +4,4 @@ mod feasible;
 mod random;
 
 pub use feasible::{Feasible, assemble};
-pub use random::random_list;
+pub use random::{random_list, random_places};

@@ -1,5 +1,4 @@
-//! Factors of users and items from implicit feedback: alternating least squares with confidences (Hu, Koren and
-//! Volinsky 2008), every pair of user and item a case, visited or not.
+//! Factors of users and items: a low-rank summary of how much users like items, by alternating least squares.
 
 use crate::draw;
 
@@ -10,8 +9,6 @@ pub struct Fit {
     pub width: usize,
     /// Rounds, each users first.
     pub rounds: usize,
-    /// Confidence in n visits is 1 + this x ln(1 + n).
-    pub confidence: f64,
     /// Ridge penalty.
     pub ridge: f64,
     /// Seed of the items' start.
@@ -27,73 +24,70 @@ pub struct Factors {
     pub items: Vec<Vec<f64>>,
 }
 
-/// Fits factors to the number of visits of each user (outer) to items (index, visits).
-pub fn fit(visits: &[Vec<(usize, u32)>], items: usize, fit: Fit) -> Factors {
-    let mut by_item = vec![Vec::new(); items];
-    for (user, row) in visits.iter().enumerate() {
-        for &(item, n) in row {
-            by_item[item].push((user, n));
-        }
-    }
+/// Fits factors to `preferences`, `[users][items]`.
+pub fn fit(preferences: &[Vec<f64>], fit: Fit) -> Factors {
+    let count = preferences.first().map_or(0, Vec::len);
     let start = |item: usize| {
         let mut draws = draw::stream(fit.seed, "factors", &item.to_string());
         (0..fit.width).map(|_| 0.1 * draws.normal()).collect()
     };
-    let mut factors = Factors { users: Vec::new(), items: (0..items).map(start).collect() };
+    let by_item: Vec<Vec<f64>> =
+        (0..count).map(|item| preferences.iter().map(|row| row[item]).collect()).collect();
+    let mut factors = Factors { users: Vec::new(), items: (0..count).map(start).collect() };
     for _ in 0..fit.rounds {
-        factors.users = solve_side(visits, &factors.items, fit);
+        factors.users = solve_side(preferences, &factors.items, fit);
         factors.items = solve_side(&by_item, &factors.users, fit);
     }
     factors
 }
 
-/// The best vector of each row, the other side's vectors being what they are: for visits n with confidence c(n) it
-/// solves (Y'Y + sum (c - 1) y y' + ridge) x = sum c y.
-fn solve_side(rows: &[Vec<(usize, u32)>], others: &[Vec<f64>], fit: Fit) -> Vec<Vec<f64>> {
+/// The best vector x of each row a, the other side's vectors Y being what they are: (Y'Y + ridge) x = Y'a.
+fn solve_side(rows: &[Vec<f64>], others: &[Vec<f64>], fit: Fit) -> Vec<Vec<f64>> {
     let mut gram = vec![0.0; fit.width * fit.width];
     for other in others {
-        add_outer(&mut gram, 1.0, other);
+        for (row, &a) in gram.chunks_exact_mut(fit.width).zip(other) {
+            add(row, a, other);
+        }
     }
     for i in 0..fit.width {
         gram[i * fit.width + i] += fit.ridge;
     }
-    let solve = |row: &Vec<(usize, u32)>| {
-        let (mut left, mut right) = (gram.clone(), vec![0.0; fit.width]);
-        for &(other, n) in row {
-            let confidence = 1.0 + fit.confidence * libm::log1p(f64::from(n));
-            add_outer(&mut left, confidence - 1.0, &others[other]);
-            right.iter_mut().zip(&others[other]).for_each(|(r, y)| *r += confidence * y);
-        }
-        solve_positive(&mut left, &mut right);
+    decompose(&mut gram, fit.width);
+    let solve = |row: &Vec<f64>| {
+        let mut right = vec![0.0; fit.width];
+        row.iter().zip(others).for_each(|(&a, other)| add(&mut right, a, other));
+        substitute(&gram, &mut right);
         right
     };
     rows.iter().map(solve).collect()
 }
 
-/// `to += amount * v v'`.
-fn add_outer(to: &mut [f64], amount: f64, v: &[f64]) {
-    for (row, a) in to.chunks_exact_mut(v.len()).zip(v) {
-        row.iter_mut().zip(v).for_each(|(t, b)| *t += amount * a * b);
+/// `to += amount * v`.
+pub fn add(to: &mut [f64], amount: f64, v: &[f64]) {
+    to.iter_mut().zip(v).for_each(|(t, v)| *t += amount * v);
+}
+
+/// Cholesky's decomposition of a positive definite matrix, in place, in the lower half.
+fn decompose(matrix: &mut [f64], n: usize) {
+    for j in 0..n {
+        for i in j..n {
+            let inner: f64 = (0..j).map(|k| matrix[i * n + k] * matrix[j * n + k]).sum();
+            let rest = matrix[i * n + j] - inner;
+            matrix[i * n + j] = if i == j { libm::sqrt(rest) } else { rest / matrix[j * n + j] };
+        }
     }
 }
 
-/// Solves a positive definite system in place by Cholesky's decomposition: `right` becomes the solution.
-fn solve_positive(left: &mut [f64], right: &mut [f64]) {
+/// Solves the system of a decomposed matrix in place: `right` becomes the solution.
+fn substitute(lower: &[f64], right: &mut [f64]) {
     let n = right.len();
-    for j in 0..n {
-        for i in j..n {
-            let inner: f64 = (0..j).map(|k| left[i * n + k] * left[j * n + k]).sum();
-            let rest = left[i * n + j] - inner;
-            left[i * n + j] = if i == j { rest.sqrt() } else { rest / left[j * n + j] };
-        }
-    }
     for i in 0..n {
-        let known: f64 = (0..i).map(|k| left[i * n + k] * right[k]).sum();
-        right[i] = (right[i] - known) / left[i * n + i];
+        let known: f64 = (0..i).map(|k| lower[i * n + k] * right[k]).sum();
+        right[i] = (right[i] - known) / lower[i * n + i];
     }
     for i in (0..n).rev() {
-        let known: f64 = (i + 1..n).map(|k| left[k * n + i] * right[k]).sum();
-        right[i] = (right[i] - known) / left[i * n + i];
+        let known: f64 = (i + 1..n).map(|k| lower[k * n + i] * right[k]).sum();
+        right[i] = (right[i] - known) / lower[i * n + i];
     }
 }
 
@@ -104,28 +98,26 @@ mod tests {
     #[test]
     fn solves_a_system_by_hand() {
         let (mut left, mut right) = (vec![4.0, 2.0, 2.0, 3.0], vec![10.0, 9.0]);
-        solve_positive(&mut left, &mut right);
+        decompose(&mut left, 2);
+        substitute(&left, &mut right);
         assert!((right[0] - 1.5).abs() < 1e-12 && (right[1] - 2.0).abs() < 1e-12, "{right:?}");
     }
 
     #[test]
-    fn users_like_what_their_kind_visits() {
-        // Two kinds of users, each with items of its own; each user leaves one item of its kind out.
-        let visits: Vec<Vec<(usize, u32)>> = (0..20)
-            .map(|user| {
-                let own = (0..10).filter(|item| item % 10 != user / 2).map(|item| item + 10 * (user % 2));
-                own.map(|item| (item, 2)).collect()
-            })
-            .collect();
-        let fitted = fit(&visits, 20, Fit { width: 4, rounds: 10, confidence: 10.0, ridge: 1.0, seed: 1 });
-        for (user, row) in visits.iter().enumerate() {
-            let score = |item: usize| -> f64 {
-                fitted.users[user].iter().zip(&fitted.items[item]).map(|(x, y)| x * y).sum()
-            };
-            let left_out = user / 2 + 10 * (user % 2);
-            assert!(row.iter().all(|&(item, _)| item != left_out));
-            let other_kind = (0..10).map(|item| item + 10 * (1 - user % 2));
-            assert!(other_kind.into_iter().all(|item| score(item) + 0.3 < score(left_out)));
+    fn finds_a_matrix_of_low_rank_again() {
+        let mut draws = draw::stream(2, "test", "");
+        let mut vectors =
+            |n: usize| -> Vec<[f64; 2]> { (0..n).map(|_| [draws.normal(), draws.normal()]).collect() };
+        let (users, items) = (vectors(30), vectors(40));
+        let value = |u: &[f64; 2], i: &[f64; 2]| u[0] * i[0] + u[1] * i[1];
+        let matrix: Vec<Vec<f64>> =
+            users.iter().map(|u| items.iter().map(|i| value(u, i)).collect()).collect();
+        let fitted = fit(&matrix, Fit { width: 2, rounds: 40, ridge: 1e-9, seed: 1 });
+        for (row, user) in matrix.iter().zip(&fitted.users) {
+            for (expected, item) in row.iter().zip(&fitted.items) {
+                let found: f64 = user.iter().zip(item).map(|(x, y)| x * y).sum();
+                assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+            }
         }
     }
 }

@@ -1,10 +1,8 @@
 //! What all visits, the held-out future included, say about interests, hours and tastes.
 
-use std::collections::BTreeMap;
-
-use super::factors::{self, Factors, Fit};
+use super::factors::{self, Fit, add};
 use super::{Parameters, Truth};
-use crate::data::{Catalog, Data, Visits};
+use crate::data::{Catalog, Data, Item, Visit, Visits};
 use crate::draw;
 
 /// Hours of a day.
@@ -25,65 +23,86 @@ pub fn truth(data: &Data, parameters: &Parameters) -> Truth {
     }
 }
 
-/// Lasting interest of users in items, `[users, items]`: the items' ranks by the factors' inner product, as quantiles
-/// of a logistic distribution of mean 0 and variance 1.
+/// Lasting interest of users in items, `[users, items]`: the items' ranks by what the factors say and by popularity,
+/// as quantiles of a logistic distribution of mean 0 and variance 1.
 ///
-/// Inner products of implicit feedback pile up at 0; ranks give every user a like spread with few favourites.
+/// Ranks give every user a like spread with few favourites, however long their history is.
 fn lasting_interest(catalog: &Catalog, visits: &Visits, parameters: &Parameters) -> Vec<f32> {
-    let factors = smoothed_factors(catalog, visits, parameters);
-    let count = catalog.items.len();
-    let mut interest = vec![0.0; visits.of.len() * count];
-    for (row, user) in interest.chunks_exact_mut(count).zip(&factors.users) {
-        let scores: Vec<f64> = factors.items.iter().map(|item| inner(user, item)).collect();
-        let mut order: Vec<usize> = (0..count).collect();
-        order.sort_by(|&a, &b| {
-            scores[a].total_cmp(&scores[b]).then(catalog.items[b].id.cmp(&catalog.items[a].id))
-        });
-        for (rank, item) in order.into_iter().enumerate() {
-            let share = (rank as f64 + 0.5) / count as f64;
-            row[item] = (libm::log(share / (1.0 - share)) / LOGISTIC_DEVIATION) as f32;
-        }
-    }
-    interest
-}
-
-/// Factors whose items are drawn towards the mean of their category, the more the fewer visits they have.
-fn smoothed_factors(catalog: &Catalog, visits: &Visits, parameters: &Parameters) -> Factors {
-    let counts: Vec<Vec<(usize, u32)>> = visits
-        .of
-        .iter()
-        .map(|visits| {
-            let mut count = BTreeMap::new();
-            visits.iter().for_each(|visit| *count.entry(visit.item).or_default() += 1);
-            count.into_iter().collect()
-        })
-        .collect();
     let fit = Fit {
         width: parameters.factors,
         rounds: parameters.rounds,
-        confidence: parameters.confidence,
         ridge: parameters.ridge,
         seed: parameters.seed,
     };
-    let mut factors = factors::fit(&counts, catalog.items.len(), fit);
+    let factors = factors::fit(&preferences(catalog, visits, parameters), fit);
+    let mut scores: Vec<Vec<f64>> = factors
+        .users
+        .iter()
+        .map(|user| factors.items.iter().map(|item| inner(user, item)).collect())
+        .collect();
+    let (_, deviation) = moments(&scores.concat());
+    let popularity = popularity(catalog, visits);
+    for row in &mut scores {
+        add(row, parameters.popularity * deviation, &popularity);
+    }
+    scores.iter().flat_map(|row| logistic_quantiles(row, catalog)).collect()
+}
 
-    let mut visited = vec![0.0; catalog.items.len()];
-    counts.iter().flatten().for_each(|&(item, n)| visited[item] += f64::from(n));
-    let mut sums = vec![(0.0, vec![0.0; parameters.factors]); catalog.categories.len()];
-    for ((item, n), vector) in catalog.items.iter().zip(&visited).zip(&factors.items) {
-        let (total, sum) = &mut sums[item.category];
-        *total += n;
-        add(sum, *n, vector);
+/// What users seem to like, `[users][items]`: logs of visits to the item, to its category and to the category's root,
+/// less the means of user and of item.
+fn preferences(catalog: &Catalog, visits: &Visits, parameters: &Parameters) -> Vec<Vec<f64>> {
+    let mut rows: Vec<Vec<f64>> =
+        visits.of.iter().map(|visits| liking(catalog, visits, parameters)).collect();
+    let count = catalog.items.len() as f64;
+    let users = rows.len() as f64;
+    let mut mean = vec![0.0; catalog.items.len()];
+    for row in &mut rows {
+        let own = row.iter().sum::<f64>() / count;
+        row.iter_mut().for_each(|value| *value -= own);
+        add(&mut mean, 1.0 / users, row);
     }
-    for ((item, n), vector) in catalog.items.iter().zip(&visited).zip(&mut factors.items) {
-        let (total, sum) = &sums[item.category];
-        let weight = parameters.category_visits;
-        for (v, s) in vector.iter_mut().zip(sum) {
-            let mean = if *total > 0.0 { s / total } else { 0.0 };
-            *v = (n * *v + weight * mean) / (n + weight);
-        }
+    rows.iter_mut().for_each(|row| add(row, -1.0, &mean));
+    rows
+}
+
+fn liking(catalog: &Catalog, visits: &[Visit], parameters: &Parameters) -> Vec<f64> {
+    let mut items = vec![0.0; catalog.items.len()];
+    let mut categories = vec![0.0; catalog.categories.len()];
+    let mut roots = vec![0.0; catalog.roots.len()];
+    for visit in visits {
+        let item = &catalog.items[visit.item];
+        items[visit.item] += 1.0;
+        categories[item.category] += 1.0;
+        roots[item.root] += 1.0;
     }
-    factors
+    let value = |(item, n): (&Item, &f64)| {
+        libm::log1p(*n)
+            + parameters.like_category * libm::log1p(categories[item.category])
+            + parameters.like_root * libm::log1p(roots[item.root])
+    };
+    catalog.items.iter().zip(&items).map(value).collect()
+}
+
+/// ln(1 + visits) of each item, mean 0 and variance 1.
+fn popularity(catalog: &Catalog, visits: &Visits) -> Vec<f64> {
+    let mut counts = vec![0.0; catalog.items.len()];
+    visits.of.iter().flatten().for_each(|visit| counts[visit.item] += 1.0);
+    let logs: Vec<f64> = counts.into_iter().map(libm::log1p).collect();
+    let (mean, deviation) = moments(&logs);
+    logs.into_iter().map(|log| over(log - mean, deviation)).collect()
+}
+
+/// Scores of all items as quantiles of a logistic distribution of variance 1; of equal scores the lower id is higher.
+fn logistic_quantiles(scores: &[f64], catalog: &Catalog) -> Vec<f32> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let id = |item: usize| catalog.items[item].id;
+    order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(id(b).cmp(&id(a))));
+    let mut quantiles = vec![0.0; scores.len()];
+    for (rank, item) in order.into_iter().enumerate() {
+        let share = (rank as f64 + 0.5) / scores.len() as f64;
+        quantiles[item] = (libm::log(share / (1.0 - share)) / LOGISTIC_DEVIATION) as f32;
+    }
+    quantiles
 }
 
 /// Effects of creatives on users, `[users, creatives]`: the inner product of the user's taste with how the creative
@@ -107,8 +126,8 @@ fn creative_effects(catalog: &Catalog, visits: &Visits) -> Vec<f32> {
         .collect();
     let counted = effects.iter().zip(has_siblings.iter().cycle()).filter(|(_, counts)| **counts);
     let (squares, count) = counted.fold((0.0, 0.0), |(sum, n), (effect, _)| (sum + effect * effect, n + 1.0));
-    let scale = if squares > 0.0 { libm::sqrt(count / squares) } else { 0.0 };
-    effects.into_iter().map(|effect| (effect * scale) as f32).collect()
+    let deviation = libm::sqrt(squares / f64::max(count, 1.0));
+    effects.into_iter().map(|effect| over(effect, deviation) as f32).collect()
 }
 
 /// Each creative's embedding less the mean of its item's creatives.
@@ -157,8 +176,7 @@ fn hours(catalog: &Catalog, visits: &Visits, parameters: &Parameters) -> Vec<f32
         .map(|i| affinity[i])
         .collect();
     let (mean, deviation) = moments(&cells);
-    let scale = if deviation > 0.0 { 1.0 / deviation } else { 0.0 };
-    affinity.into_iter().map(|value| ((value - mean) * scale) as f32).collect()
+    affinity.into_iter().map(|value| over(value - mean, deviation) as f32).collect()
 }
 
 fn moments(values: &[f64]) -> (f64, f64) {
@@ -171,7 +189,7 @@ fn inner(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// `to += amount * v`.
-fn add(to: &mut [f64], amount: f64, v: &[f64]) {
-    to.iter_mut().zip(v).for_each(|(t, v)| *t += amount * v);
+/// `value / deviation`, 0 where nothing deviates.
+fn over(value: f64, deviation: f64) -> f64 {
+    if deviation > 0.0 { value / deviation } else { 0.0 }
 }

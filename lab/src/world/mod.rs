@@ -15,8 +15,6 @@ pub use clicks::{Clicks, Shown, Viewer};
 pub use parameters::Parameters;
 pub use truth::{Fitted, Truth, World};
 
-use std::path::Path;
-
 use crate::data::{Ask, Data};
 
 /// Makes the world of an import: fits the truth to all visits, then sets the general level of clicks by random lists
@@ -30,12 +28,4 @@ pub fn make<'a>(data: &'a Data, asks: &[Ask], parameters: Parameters) -> anyhow:
     let mut world = World { data, parameters, fitted, truth };
     world.fitted = calibrate::biases(&world, asks)?;
     Ok(world)
-}
-
-/// Makes a world and writes it into `out`.
-///
-/// # Errors
-/// As [`make`]; else names the file.
-pub fn make_and_write(data: &Data, asks: &[Ask], parameters: Parameters, out: &Path) -> anyhow::Result<()> {
-    make(data, asks, parameters)?.write(out)
 }

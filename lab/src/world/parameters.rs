@@ -13,12 +13,14 @@ pub struct Parameters {
     pub factors: usize,
     /// Rounds of alternating least squares.
     pub rounds: usize,
-    /// Confidence in n visits is 1 + this x ln(1 + n).
-    pub confidence: f64,
     /// Ridge penalty of the factors.
     pub ridge: f64,
-    /// Visits that the mean of an item's category counts as, beside the item's own.
-    pub category_visits: f64,
+    /// What users seem to like is ln(1 + visits to the item) + this x ln(1 + visits to its category) ..
+    pub like_category: f64,
+    /// .. + this x ln(1 + visits to its category's root).
+    pub like_root: f64,
+    /// Popularity in lasting interest, in its standard deviations, beside one standard deviation of the factors' part.
+    pub popularity: f64,
 
     /// One standard deviation of lasting interest.
     pub interest: f64,
@@ -68,6 +70,13 @@ pub struct Parameters {
     /// Share of interest in conversions.
     pub interest_on_conversion: f64,
 
+    /// Share of logged lists whose ads are drawn uniformly.
+    pub logged_uniform: f64,
+    /// Share of logged lists whose ads are drawn in proportion to 1 + known visits; the others by bids.
+    pub logged_popular: f64,
+    /// The others' ads are drawn in proportion to the bid to this power.
+    pub logged_bid_power: f64,
+
     /// Clicks on POIs over impressions that random lists have.
     pub random_ctr_poi: f64,
     /// Clicks on creatives over impressions that random lists have.
@@ -78,11 +87,12 @@ impl Default for Parameters {
     fn default() -> Self {
         Self {
             seed: 1,
-            factors: 16,
+            factors: 32,
             rounds: 12,
-            confidence: 10.0,
-            ridge: 2.0,
-            category_visits: 5.0,
+            ridge: 1.0,
+            like_category: 0.5,
+            like_root: 0.2,
+            popularity: 0.5,
             interest: 0.8,
             next_visits: 10,
             next: 2.0,
@@ -105,6 +115,9 @@ impl Default for Parameters {
             examination: 0.35,
             conversion: -2.0,
             interest_on_conversion: 0.5,
+            logged_uniform: 0.4,
+            logged_popular: 0.3,
+            logged_bid_power: 2.0,
             random_ctr_poi: 0.055,
             random_ctr_creative: 0.052,
         }
