@@ -6,6 +6,7 @@
 pub mod data;
 pub mod draw;
 pub mod files;
+pub mod judge;
 pub mod lists;
 pub mod logs;
 pub mod response;

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use bidslate_lab::data::{self, Ask, Data};
+use bidslate_lab::lists::{self, Bound};
 use bidslate_lab::world::{self, Parameters, World};
-use bidslate_lab::{logs, split};
+use bidslate_lab::{judge, logs, split};
 use clap::{Args, Parser, Subcommand};
 
 /// The world in which Bidslate's models are trained and judged
@@ -23,6 +24,10 @@ enum Command {
     World(WorldArgs),
     /// Shows lists of a logging policy to the world and writes its feedback
     Logs(LogsArgs),
+    /// Writes lists of a policy that bounds what others can do, in the format of responses
+    Lists(ListsArgs),
+    /// Judges responses by the truth and writes what each brings
+    Evaluate(EvaluateArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -30,6 +35,8 @@ fn main() -> anyhow::Result<()> {
         Command::Split(args) => args.run(),
         Command::World(args) => args.run(),
         Command::Logs(args) => args.run(),
+        Command::Lists(args) => args.run(),
+        Command::Evaluate(args) => args.run(),
     }
 }
 
@@ -99,6 +106,12 @@ struct WorldedArgs {
     requests: PathBuf,
 }
 
+impl WorldedArgs {
+    fn read<'a>(&self, data: &'a Data) -> anyhow::Result<(World<'a>, Vec<Ask>)> {
+        Ok((World::read(&self.world, data)?, self.data.asks(data, &self.requests)?))
+    }
+}
+
 #[derive(Debug, Args)]
 struct LogsArgs {
     #[command(flatten)]
@@ -117,8 +130,50 @@ struct LogsArgs {
 impl LogsArgs {
     fn run(self) -> anyhow::Result<()> {
         let data = Data::read(&self.worlded.data.data)?;
-        let asks = self.worlded.data.asks(&data, &self.worlded.requests)?;
-        let world = World::read(&self.worlded.world, &data)?;
+        let (world, asks) = self.worlded.read(&data)?;
         logs::write(&world, &asks, self.lists, self.seed, &self.out)
+    }
+}
+
+#[derive(Debug, Args)]
+struct ListsArgs {
+    #[command(flatten)]
+    worlded: WorldedArgs,
+    /// What to make
+    #[arg(long)]
+    policy: Bound,
+    /// Seed of random lists
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// File to write the lists to
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl ListsArgs {
+    fn run(self) -> anyhow::Result<()> {
+        let data = Data::read(&self.worlded.data.data)?;
+        let (world, asks) = self.worlded.read(&data)?;
+        lists::write(&world, &asks, self.policy, self.seed, &self.out)
+    }
+}
+
+#[derive(Debug, Args)]
+struct EvaluateArgs {
+    #[command(flatten)]
+    worlded: WorldedArgs,
+    /// Answers to the requests, one a line
+    #[arg(long, value_name = "FILE")]
+    responses: PathBuf,
+    /// File to write the outcomes to
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl EvaluateArgs {
+    fn run(self) -> anyhow::Result<()> {
+        let data = Data::read(&self.worlded.data.data)?;
+        let (world, asks) = self.worlded.read(&data)?;
+        judge::judge(&world, &asks, &self.responses, &self.out)
     }
 }
