@@ -295,6 +295,8 @@ fn the_table_shows_what_items_are_and_what_each_rule_would_charge() {
     let two: Vec<String> = all.lines().take(2).map(String::from).collect();
     fs::write(dir.path().join("requests.jsonl"), lines(&two)).unwrap();
     fs::copy(data.join("labels.jsonl"), dir.path().join("labels.jsonl")).unwrap();
+    // Of the first request a visit that its list will show in the third slot, of the second one that it could not.
+    let heldout = dir.path().join("heldout.jsonl");
     let run = |format: &str| {
         let mut command = bidslate();
         command.arg("allocate").arg("--model").arg(dir.path()).args(["--format", format]);
@@ -303,7 +305,17 @@ fn the_table_shows_what_items_are_and_what_each_rule_would_charge() {
         Run::of(&mut command)
     };
     let answers = run("json").json();
+    let visit =
+        |answer: &Value, item: &Value| json!({"id": answer["id"], "item": item, "kind": "any"}).to_string();
+    let visits =
+        [visit(&answers[0], &answers[0]["slots"][2]["item"]), visit(&answers[1], &json!(1_u64 << 40))];
+    fs::write(&heldout, lines(&visits)).unwrap();
     let table = run("table").ok();
+    assert!(table.contains(": slot 2\n") && table.contains(": not among what could be shown\n"), "{table}");
+    let last = table.lines().last().unwrap();
+    let organic = answers[0]["slots"][2]["kind"] == "organic";
+    let expected = if organic { "0 of 0 ads (by chance 0.0)" } else { "1 of 1 ads (" };
+    assert!(last.contains(expected), "{last}");
     assert!(table.starts_with("RANDOM WEIGHTS"), "{table}");
     assert!(table.contains("catalog version 1 with 1000 items"), "{table}");
     for heading in ["network", "GSP", "VCG", "pays"] {

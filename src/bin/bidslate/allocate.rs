@@ -13,6 +13,7 @@ use bidslate::response::{Response, Trace};
 use serde_json::{Value, json};
 
 use crate::engine_args::EngineArgs;
+use crate::held_out::{HeldOut, Next};
 use crate::lines;
 use crate::progress::Progress;
 use crate::request_file::{Line, requests};
@@ -40,6 +41,9 @@ pub struct AllocateArgs {
     /// What items are, for the table; labels.jsonl beside the requests unless given.
     #[arg(long)]
     labels: Option<PathBuf>,
+    /// Where users went next, for the table; heldout.jsonl beside the requests unless given.
+    #[arg(long)]
+    heldout: Option<PathBuf>,
     /// Add the time of each stage to the responses.
     #[arg(long)]
     timings: bool,
@@ -55,7 +59,8 @@ impl AllocateArgs {
     /// Runs the command; false where a request was refused.
     pub fn run(self) -> Result<bool> {
         let (engine, count) = self.engine.engine(usize::MAX, |builder| builder)?;
-        let labels = self.labels()?;
+        let labels = self.beside(self.labels.as_ref(), "labels.jsonl", Labels::read)?;
+        let mut held_out = self.beside(self.heldout.as_ref(), "heldout.jsonl", HeldOut::read)?;
         let mut out = lines::output(self.out.as_deref())?;
         if self.format == Format::Table {
             self.write_heading(&engine, &mut out)?;
@@ -77,15 +82,26 @@ impl AllocateArgs {
             if batch.is_empty() {
                 break;
             }
-            for (id, answer) in answers(&mut answering, batch, report)? {
+            let ask = |line: &Line| held_out.as_ref()?.of(line.request.as_ref().ok()?);
+            let next: Vec<Option<Next>> = batch.iter().map(ask).collect();
+            for ((id, answer), next) in answers(&mut answering, batch, report)?.into_iter().zip(next) {
                 all_good &= answer.is_ok();
                 if let (Ok(Response { trace: Some(trace), .. }), true) = (&answer, self.trace.is_some()) {
                     traces.add(&id, trace, engine.config())?;
                 }
-                self.write(&mut out, &id, &answer, labels.as_ref())?;
+                let note = match (&mut held_out, next, &answer) {
+                    (Some(held_out), Some(next), Ok(response)) => {
+                        Some(held_out.count(&next, response, labels.as_ref()))
+                    }
+                    _ => None,
+                };
+                self.write(&mut out, &id, &answer, labels.as_ref(), note.as_deref())?;
                 done += 1;
                 progress.at(done, count);
             }
+        }
+        if let Some(held_out) = &held_out {
+            writeln!(out, "{}", held_out.summary())?;
         }
         out.flush()?;
         drop(progress);
@@ -95,12 +111,18 @@ impl AllocateArgs {
         Ok(all_good)
     }
 
-    fn labels(&self) -> Result<Option<Labels>> {
-        match (&self.labels, self.format) {
-            (Some(path), Format::Table) => Labels::read(path).map(Some),
+    /// What a table shows from a file that is given, or else lies beside the requests.
+    fn beside<T>(
+        &self,
+        given: Option<&PathBuf>,
+        name: &str,
+        read: impl Fn(&Path) -> Result<T>,
+    ) -> Result<Option<T>> {
+        match (given, self.format) {
+            (Some(path), Format::Table) => read(path).map(Some),
             (None, Format::Table) => {
-                let beside = self.engine.requests.with_file_name("labels.jsonl");
-                beside.exists().then(|| Labels::read(&beside)).transpose()
+                let beside = self.engine.requests.with_file_name(name);
+                beside.exists().then(|| read(&beside)).transpose()
             }
             _ => Ok(None),
         }
@@ -130,13 +152,18 @@ impl AllocateArgs {
         id: &Value,
         answer: &Result<Response, RequestError>,
         labels: Option<&Labels>,
+        note: Option<&str>,
     ) -> Result<()> {
         let json = match answer {
             Ok(response) => serde_json::to_value(response)?,
             Err(error) => json!({"id": id, "error": error}),
         };
         match self.format {
-            Format::Table => writeln!(out, "{}", table::render(&json, labels))?,
+            Format::Table => {
+                write!(out, "{}", table::render(&json, labels))?;
+                note.map_or(Ok(()), |note| writeln!(out, "{note}"))?;
+                writeln!(out)?;
+            }
             Format::Json => match answer {
                 // Straight from the struct, so that the keys keep their order.
                 Ok(response) => writeln!(out, "{}", serde_json::to_string(response)?)?,

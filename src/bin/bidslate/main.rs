@@ -11,6 +11,7 @@ mod catalog;
 mod draw;
 mod engine_args;
 mod generate;
+mod held_out;
 mod import;
 mod init_model;
 mod inspect;

@@ -51,7 +51,7 @@ impl Labels {
     }
 
     /// `17 Coffee Shop $$`, or the bare id of an item without a label.
-    fn name(&self, item: u64) -> String {
+    pub fn name(&self, item: u64) -> String {
         match self.0.get(&item) {
             Some(label) => {
                 let tier = "$".repeat(label.price_tier.unwrap_or(0).into());
