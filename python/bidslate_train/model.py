@@ -53,6 +53,16 @@ class Histories:
         """The rows of an index [M]."""
         return self.map(lambda tensor: tensor[index])
 
+    def plain(self, row: int) -> tuple:
+        """A row without its padding as lists and dicts: codes, creative codes, features, context."""
+        past = slice(int(self.length[row]))
+        return (
+            self.poi_codes[row, past].tolist(),
+            self.creative_codes[row, past].tolist(),
+            {name: values[row, past].tolist() for name, values in self.features.items()},
+            {name: int(values[row]) for name, values in self.context.items()},
+        )
+
 
 class RewardOutput(NamedTuple):
     """What the reward model says about lists; rows of empty slots hold nothing of meaning."""

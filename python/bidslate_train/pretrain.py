@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bidslate_train import export
@@ -62,6 +64,11 @@ class InterestData:
             Examples.training(visits, items, config, ages),
             Examples.held_out(visits, items, config, ages, HELD_OUT_BACK),
         )
+
+    def examples_of(self, held_out: Path, ids: Sequence[str | int]) -> Examples:
+        """The examples of requests by their ids (`heldout.jsonl` says which visits those are)."""
+        e = self.training
+        return Examples.of_requests(e.visits, e.catalog, e.config, e.recency.tolist(), held_out, ids)
 
 
 def code_loss(logits: Tensor, codes: Tensor) -> Tensor:
@@ -143,10 +150,22 @@ class HeldOut:
         return {f"hit_{count}": number / len(self.rows) for count, number in hits.items()}
 
 
-def train(config: Config, settings: PretrainSettings, data: InterestData, out: Path, seed: int) -> Model:
-    """Trains from random weights, writes a model directory and returns the model."""
+def train(
+    config: Config,
+    settings: PretrainSettings,
+    data: InterestData,
+    out: Path,
+    seed: int,
+    quantizer: Path | None = None,
+) -> Model:
+    """Trains from random weights, writes a model directory and returns the model.
+
+    `quantizer` is the file of phase 0: the model carries its tensors on.
+    """
     torch.manual_seed(seed)
     model = Model(config, settings.dropout)
+    if quantizer is not None:
+        model.load_state_dict(model.state_dict() | load_file(quantizer))
     training = Training("pretrain", model, interest_parameters(model), settings, out, seed)
     held_out = HeldOut(model, data, settings)
     if training.workers.first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,6 +160,37 @@ class Examples:
             raise Refused(f"no user has {min(back)} visits: nothing is held out")
         positions, ends = np.array(pairs).T
         return cls(visits, catalog, config, recency_seconds, positions, ends)
+
+    @classmethod
+    def of_requests(
+        cls,
+        visits: Visits,
+        catalog: Catalog,
+        config: Config,
+        recency_seconds: list[int],
+        held_out: str | Path,
+        ids: Sequence[str | int],
+    ) -> Examples:
+        """The examples of requests by their ids: row i stands just before the visit that `heldout.jsonl` names for it.
+
+        Targets end where those of training do, so an example later than that has none.
+        """
+        places = {line["id"]: (place, line) for place, line in lines.read(held_out)}
+        users = {user: row for row, user in enumerate(visits.users)}
+        positions, ends = [], []
+        for name in ids:
+            if name not in places:
+                raise Refused(f"{held_out}: no line for request {name!r}")
+            place, line = places[name]
+            user = users.get(lines.get(place, line, "user"))
+            if user is None:
+                raise refuse(place, "user", line["user"], "a user of visits.jsonl")
+            start, end = int(visits.start[user]), int(visits.start[user + 1])
+            positions.append(
+                start + lines.integer(place, "visit", lines.get(place, line, "visit"), 0, end - start)
+            )
+            ends.append(end - (TRAIN_BACK - 1))
+        return cls(visits, catalog, config, recency_seconds, np.array(positions), np.array(ends))
 
     def histories(self, index: np.ndarray) -> Histories:
         """What the encoder reads of the examples in an index [N]."""

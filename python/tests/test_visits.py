@@ -55,6 +55,20 @@ def test_examples_are_the_requests_of_their_visits(toy):
     np.testing.assert_array_equal(ours.context["hour"], expected.context["hour"])
 
 
+def test_examples_of_requests_stand_before_the_visits_that_they_hold_out(toy):
+    path, config, lines, catalog = toy
+    places = [28, 3, 41]
+    write_lines(
+        path / "heldout.jsonl", [{"id": at} | {k: lines[at][k] for k in ("user", "visit")} for at in places]
+    )
+    asked = Examples.of_requests(read(toy), catalog, config, AGES, path / "heldout.jsonl", [3, 28])
+    assert asked.positions.tolist() == [3, 28]
+    assert (asked.targets_at[1] == -1).all()  # two visits before the user's last
+    assert asked.targets_at[0, 0] == 3
+    with pytest.raises(Refused, match="no line for request 5"):
+        Examples.of_requests(read(toy), catalog, config, AGES, path / "heldout.jsonl", [5])
+
+
 def test_training_ends_ten_visits_before_the_last(toy):
     _, config, lines, catalog = toy
     examples = Examples.training(read(toy), catalog, config, AGES)

@@ -1,0 +1,51 @@
+"""The command: `python -m bidslate_train all --data nyc` trains the model of `python/configs/nyc.toml`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bidslate_train import run as steps
+from bidslate_train.engine import REPOSITORY
+from bidslate_train.lines import Refused
+from bidslate_train.run import Run
+from bidslate_train.settings import Settings
+
+STEPS = {
+    "data": steps.import_data,
+    "tokens": steps.make_tokens,
+    "pretrain": steps.pretrain,
+    "logs": steps.log_feedback,
+}
+"""The steps of `all`, in their order. Each is a command of its own, too."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one step or all of them; what is there already is not done again."""
+    parser = argparse.ArgumentParser(
+        prog="bidslate_train", description="Trains the models that Bidslate serves"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("all", *STEPS):
+        about = "all steps" if name == "all" else (STEPS[name].__doc__ or "").splitlines()[0]
+        command = commands.add_parser(name, help=about)
+        command.add_argument("--data", required=True, metavar="NAME|FILE", help="a configuration, e.g. nyc")
+        command.add_argument(
+            "--out", type=Path, metavar="DIR", help="the run's directory (default: runs/NAME)"
+        )
+        command.add_argument("--csv", type=Path, metavar="FILE", help="the check-ins (default: fetched)")
+    given = parser.parse_args(arguments)
+    try:
+        settings = Settings.read(given.data)
+        run = Run.open(settings, given.out or REPOSITORY / "runs" / settings.path.stem, given.csv)
+        for name in STEPS if given.command == "all" else [given.command]:
+            run.perform(name, STEPS[name])
+    except (Refused, ValueError, FloatingPointError, FileNotFoundError, RuntimeError) as error:
+        print(f"bidslate_train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
