@@ -9,6 +9,7 @@ pub mod files;
 pub mod judge;
 pub mod lists;
 pub mod logs;
+pub mod report;
 pub mod response;
 pub mod split;
 pub mod world;

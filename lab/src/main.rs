@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bidslate_lab::data::{self, Ask, Data};
 use bidslate_lab::lists::{self, Bound};
+use bidslate_lab::report::{self, Intervals};
 use bidslate_lab::world::{self, Parameters, World};
 use bidslate_lab::{judge, logs, split};
 use clap::{Args, Parser, Subcommand};
@@ -28,6 +29,8 @@ enum Command {
     Lists(ListsArgs),
     /// Judges responses by the truth and writes what each brings
     Evaluate(EvaluateArgs),
+    /// Writes tables and figures of an experiment's outcomes: index.html and report.md
+    Report(ReportArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Command::Logs(args) => args.run(),
         Command::Lists(args) => args.run(),
         Command::Evaluate(args) => args.run(),
+        Command::Report(args) => args.run(),
     }
 }
 
@@ -175,5 +179,28 @@ impl EvaluateArgs {
         let data = Data::read(&self.worlded.data.data)?;
         let (world, asks) = self.worlded.read(&data)?;
         judge::judge(&world, &asks, &self.responses, &self.out)
+    }
+}
+
+#[derive(Debug, Args)]
+struct ReportArgs {
+    /// What was run: experiment.json
+    #[arg(long, value_name = "FILE")]
+    experiment: PathBuf,
+    /// Directory to write the report to; made if missing
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Samples of the bootstrap
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    samples: usize,
+    /// Seed of the bootstrap
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl ReportArgs {
+    fn run(self) -> anyhow::Result<()> {
+        let intervals = Intervals { samples: self.samples, seed: self.seed };
+        report::write(&self.experiment, intervals, &self.out)
     }
 }
