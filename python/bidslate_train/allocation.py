@@ -233,8 +233,10 @@ def allocate(model: Model, memory: Memory, ask: Ask, catalog: Catalog) -> Outcom
     winner = max(range(len(beams)), key=lambda i: (rewards[i], beams[i].score, -i))
     beam, (_, features, probabilities) = beams[winner], scored[winner]
     hidden, logits = model.decode_poi(memory, torch.tensor([beam.codes], dtype=torch.int64))
-    codes = torch.from_numpy(catalog.creative_codes[creatives[winner]]).view(1, len(beam.items), -1)
-    creative_logits = model.decode_creative(memory, model.item_states(hidden), codes)
+    creative_logits = hidden.new_zeros(0, model.config.creative_code_layers, model.config.codebook_size)
+    if beam.items:
+        codes = torch.from_numpy(catalog.creative_codes[creatives[winner]])
+        creative_logits = model.decode_creative(memory, model.item_states(hidden), codes.unsqueeze(0))[0]
     rates, payments = _payments(model, beam, features, probabilities)
     ln_w = search.ln_w_along(beam.items)
     return Outcome(
@@ -244,7 +246,7 @@ def allocate(model: Model, memory: Memory, ask: Ask, catalog: Catalog) -> Outcom
         winner,
         logits[0],
         ln_w,
-        creative_logits[0],
+        creative_logits,
         features,
         probabilities,
         rates,

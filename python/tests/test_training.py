@@ -11,7 +11,14 @@ import torch
 from toy import toy_config, write_toy
 
 from bidslate_train.model import Model
-from bidslate_train.pretrain import InterestData, PretrainSettings, interest_loss, interest_parameters, train
+from bidslate_train.pretrain import (
+    InterestData,
+    PretrainSettings,
+    interest_loss,
+    interest_parameters,
+    train,
+    without_state,
+)
 from bidslate_train.training import Diverged, Schedule, Training, draw
 
 SETTINGS = {
@@ -142,3 +149,22 @@ def test_pretraining_learns_and_saves_a_model_directory(toy, tmp_path):
     }
     assert "hit_10" in (tmp_path / "out/pretrain-held-out.csv").read_text()
     assert not model.training
+
+
+def test_without_state_only_the_creative_decoder_trains(toy, tmp_path):
+    config, data = toy
+    before = Model(config)
+    kept = {name: tensor.clone() for name, tensor in before.state_dict().items()}
+    settings = PretrainSettings(**(SETTINGS | {"state_free_steps": 4}))
+    after = without_state(before, settings, data, tmp_path, seed=1).state_dict()
+    assert (after["creative.hidden_norm.weight"] == 0).all()
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, kept[name])}
+    assert changed == {name for name in kept if name.startswith(("creative.", "creative_head."))}
+    memory = before.encode(data.training.histories(np.arange(2)))
+    codes = torch.zeros(2, config.list_len, config.creative_code_layers, dtype=torch.int64)
+    states = torch.randn(2, config.list_len, config.hidden_size)
+    seen, unseen = (
+        before.decode_creative(memory, states, codes),
+        before.decode_creative(memory, 0 * states, codes),
+    )
+    assert torch.equal(seen, unseen)
