@@ -40,6 +40,7 @@ class PretrainSettings(Schedule):
     """Table `pretrain` of a run."""
 
     dropout: float = 0.1
+    shortest: int = 8  # a step sees histories cut to a random length, this at least and B at most
     held_out: int = 500  # examples that validation looks at, at most
     hits: int = 10  # items that may hold the next visit, for the hit rate
     state_free_steps: int = 300  # steps of the -mtp variant's creative decoder
@@ -91,13 +92,20 @@ def mean_over(losses: Tensor, real: Tensor) -> Tensor:
     return ((losses * weights).sum(1) / weights.sum(1).clamp(min=1)).mean()
 
 
-def interest_loss(model: Model, examples: Examples) -> LossOf:
-    """L_NTP + L_MTP of rows of examples (Eq. 29)."""
+def interest_loss(model: Model, examples: Examples, shortest: int | None = None) -> LossOf:
+    """L_NTP + L_MTP of rows of examples (Eq. 29), with histories cut to a length drawn from `shortest` to B.
+
+    Short histories cost less, and a model that sees the same visits after different ones learns less by heart.
+    """
+    longest = model.config.history_len
     device = next(model.parameters()).device
 
     def loss_of(rows: np.ndarray) -> tuple[Tensor, dict[str, float]]:
         targets = examples.targets(rows).to(device)
-        poi, creative = interest_losses(model, model.encode(examples.histories(rows).to(device)), targets)
+        drawn = shortest is not None and shortest < longest
+        most = int(torch.randint(shortest, longest + 1, ())) if drawn else longest
+        memory = model.encode(examples.histories(rows, most).to(device))
+        poi, creative = interest_losses(model, memory, targets)
         ntp, mtp = mean_over(poi, targets.real), mean_over(creative, targets.real)
         return ntp + mtp, {"ntp": ntp.item(), "mtp": mtp.item()}
 
@@ -173,7 +181,8 @@ def train(
             f"pretrain: {len(data.training)} examples; by visits to the same places {held_out.baseline()}",
             flush=True,
         )
-    training.run(interest_loss(model, data.training), len(data.training), held_out)
+    loss_of = interest_loss(model, data.training, settings.shortest)
+    training.run(loss_of, len(data.training), held_out)
     if training.workers.first:
         export.save(model.cpu(), out)
     return model

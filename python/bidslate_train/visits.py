@@ -192,9 +192,11 @@ class Examples:
             ends.append(end - (TRAIN_BACK - 1))
         return cls(visits, catalog, config, recency_seconds, np.array(positions), np.array(ends))
 
-    def histories(self, index: np.ndarray) -> Histories:
-        """What the encoder reads of the examples in an index [N]."""
+    def histories(self, index: np.ndarray, most: int | None = None) -> Histories:
+        """What the encoder reads of the examples in an index [N]: all behaviours, or the last `most`."""
         at, first = self.positions[index], self.first[index]
+        if most is not None:
+            first = np.maximum(first, at - most)
         length = at - first
         steps = np.arange(max(1, length.max()))
         past = np.minimum(first[:, None] + steps, len(self.visits.item) - 1)  # [N, B']
