@@ -79,6 +79,34 @@ fn a_world_is_refused_beside_other_data() {
 }
 
 #[test]
+fn what_is_fitted_is_in_standard_deviations() {
+    let import = Import::new();
+    let data = import.data();
+    let truth = world(&data, &import.asks(&data), 1).truth;
+    let moments = |values: &[f32]| {
+        let mean = values.iter().map(|x| f64::from(*x)).sum::<f64>() / values.len() as f64;
+        let squares = values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / values.len() as f64;
+        (mean, squares - mean * mean)
+    };
+    for user in truth.interest.chunks_exact(data.catalog.items.len()) {
+        let (mean, variance) = moments(user);
+        assert!(
+            mean.abs() < 1e-6 && (0.9..1.0).contains(&variance),
+            "{mean} {variance}: the tails are cut at 60 items"
+        );
+    }
+    for user in truth.creative_effect.chunks_exact(data.catalog.creative_ids.len()) {
+        let items = data.catalog.items.iter().map(|item| moments(&user[item.creatives.clone()]).0);
+        assert!(items.into_iter().all(|mean| mean.abs() < 1e-6));
+    }
+    let categories = data.catalog.categories.len();
+    let items = |hour: usize| data.catalog.items.iter().map(move |item| hour * categories + item.category);
+    let hours: Vec<f32> = (0..24).flat_map(items).map(|cell| truth.hour[cell]).collect();
+    let (mean, variance) = moments(&hours);
+    assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-5, "{mean} {variance}");
+}
+
+#[test]
 fn users_like_what_they_visit_and_where_they_go_next() {
     let import = Import::new();
     let data = import.data();

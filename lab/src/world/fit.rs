@@ -53,16 +53,20 @@ fn lasting_interest(catalog: &Catalog, visits: &Visits, parameters: &Parameters)
 fn preferences(catalog: &Catalog, visits: &Visits, parameters: &Parameters) -> Vec<Vec<f64>> {
     let mut rows: Vec<Vec<f64>> =
         visits.of.iter().map(|visits| liking(catalog, visits, parameters)).collect();
-    let count = catalog.items.len() as f64;
-    let users = rows.len() as f64;
-    let mut mean = vec![0.0; catalog.items.len()];
-    for row in &mut rows {
-        let own = row.iter().sum::<f64>() / count;
+    centre(&mut rows);
+    rows
+}
+
+/// Takes the mean of each row away, then that of each column.
+fn centre(rows: &mut [Vec<f64>]) {
+    let share = 1.0 / rows.len() as f64;
+    let mut mean = vec![0.0; rows.first().map_or(0, Vec::len)];
+    for row in rows.iter_mut() {
+        let own = row.iter().sum::<f64>() / row.len() as f64;
         row.iter_mut().for_each(|value| *value -= own);
-        add(&mut mean, 1.0 / users, row);
+        add(&mut mean, share, row);
     }
     rows.iter_mut().for_each(|row| add(row, -1.0, &mean));
-    rows
 }
 
 fn liking(catalog: &Catalog, visits: &[Visit], parameters: &Parameters) -> Vec<f64> {
@@ -192,4 +196,16 @@ fn inner(a: &[f64], b: &[f64]) -> f64 {
 /// `value / deviation`, 0 where nothing deviates.
 fn over(value: f64, deviation: f64) -> f64 {
     if deviation > 0.0 { value / deviation } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn centred_rows_and_columns_sum_to_nothing() {
+        let mut rows = vec![vec![1.0, 2.0, 6.0], vec![0.0, 5.0, 1.0]];
+        centre(&mut rows);
+        assert_eq!(rows, [[0.0, -2.0, 2.0], [0.0, 2.0, -2.0]]);
+    }
 }
