@@ -56,6 +56,9 @@ class Schedule:
 LossOf = Callable[[np.ndarray], tuple[Tensor, dict[str, float]]]
 """From rows of examples [n] to their mean loss and what to log beside it."""
 
+Order = Callable[[int, int, int, int], np.ndarray]
+"""From seed, step, batch and number of examples to the rows of the step: a function of these alone."""
+
 
 def draw(seed: int, step: int, count: int, size: int) -> np.ndarray:
     """Rows [count] of a step from 0 to below `size`: passes over all rows, each in an order of its own."""
@@ -107,6 +110,7 @@ class Training:
         examples: int,
         validate: Callable[[], dict[str, float]] | None = None,
         stop_at: int | None = None,
+        order: Order = draw,
     ) -> None:
         """Trains from the last checkpoint, if there is one, to the last step (or `stop_at`, as if interrupted).
 
@@ -125,7 +129,8 @@ class Training:
         clock = time.monotonic()
         self.module.train()
         for step in range(start, s.steps):
-            values = self._step(step, loss_of, examples, start)
+            rows = self.workers.share(order(self.seed, step, s.batch, examples))
+            values = self._step(step, loss_of, rows)
             sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
             done = step + 1
             if done % s.log_every == 0 or done == s.steps:
@@ -150,9 +155,8 @@ class Training:
                 break
         self.module.eval()
 
-    def _step(self, step: int, loss_of: LossOf, examples: int, start: int) -> dict[str, float]:
+    def _step(self, step: int, loss_of: LossOf, rows: np.ndarray) -> dict[str, float]:
         s = self.schedule
-        rows = self.workers.share(draw(self.seed, step, s.batch, examples))
         seed_step(self.seed, step, self.workers.rank)
         loss, values = loss_of(rows)
         self.optimizer.zero_grad()
