@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from bidslate_train import beauty
 from bidslate_train import run as steps
 from bidslate_train.engine import REPOSITORY
 from bidslate_train.lines import Refused
@@ -35,8 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
             "--out", type=Path, metavar="DIR", help="the run's directory (default: runs/NAME)"
         )
         command.add_argument("--csv", type=Path, metavar="FILE", help="the check-ins (default: fetched)")
+    command = commands.add_parser("beauty", help="the backbone by TIGER's protocol on Amazon Beauty")
+    command.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="inter.json and semantic ids"
+    )
+    command.add_argument("--config", default="beauty", metavar="NAME|FILE", help="the configuration")
+    command.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "beauty", metavar="DIR")
     given = parser.parse_args(arguments)
     try:
+        if given.command == "beauty":
+            beauty.train(Settings.read(given.config), given.data, given.out)
+            return 0
         settings = Settings.read(given.data)
         run = Run.open(settings, given.out or REPOSITORY / "runs" / settings.path.stem, given.csv)
         for name in STEPS if given.command == "all" else [given.command]:

@@ -145,14 +145,23 @@ class Model(nn.Module):
         layers = torch.arange(codes.shape[-1], device=codes.device)
         return base + layers * self.config.codebook_size + codes
 
+    def _with_features(
+        self, token: int, tables: nn.ModuleDict, values: dict[str, Tensor], shape: tuple[int, ...]
+    ) -> Tensor:
+        """A special token's vector plus the rows of all features, none where a value is -1; [*shape, d]."""
+        total = self.embed.weight[token].expand(*shape, -1)
+        for name, value in values.items():
+            if value.shape != shape:
+                raise ValueError(f"feature {name} is {tuple(value.shape)}, expected {shape}")
+            total = total + tables[name](value.clamp(min=0)) * (value >= 0).unsqueeze(-1)
+        return total
+
     def encode(self, histories: Histories) -> Memory:
         """S_e [N, n, d] with the mask of its real rows (Eq. 14)."""
         h = histories
         count, behaviors = h.poi_codes.shape[:2]
-        first = self.embed.weight[CTX] + _features(self.context_features, h.context, (count,))
-        separators = self.embed.weight[SEP] + _features(
-            self.behavior_features, h.features, (count, behaviors)
-        )
+        first = self._with_features(CTX, self.context_features, h.context, (count,))
+        separators = self._with_features(SEP, self.behavior_features, h.features, (count, behaviors))
         rows = torch.cat(
             [
                 separators.unsqueeze(2),
@@ -248,17 +257,6 @@ class Model(nn.Module):
 
 def _tables(sizes: dict[str, int], width: int) -> nn.ModuleDict:
     return nn.ModuleDict({name: nn.Embedding(size, width) for name, size in sizes.items()})
-
-
-def _features(tables: nn.ModuleDict, values: dict[str, Tensor], shape: tuple[int, ...]) -> Tensor | float:
-    """Sum of the rows of all features given, 0 where a value is -1; [*shape, d]."""
-    total: Tensor | float = 0.0
-    for name, value in values.items():
-        if value.shape != shape:
-            raise ValueError(f"feature {name} is {tuple(value.shape)}, expected {shape}")
-        given = (value >= 0).unsqueeze(-1)
-        total = total + tables[name](value.clamp(min=0)) * given
-    return total
 
 
 def _reward(c: Config) -> nn.ModuleDict:
