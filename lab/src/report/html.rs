@@ -17,11 +17,7 @@ th{font-weight:600;border-bottom:2px solid #1d2430;vertical-align:bottom}\
 th,td{padding:6px 18px 6px 0;text-align:left;white-space:nowrap}td{border-bottom:1px solid #e3e7ed;vertical-align:top}\
 td small{display:block;color:#667080;font-size:12px}tr.reference td{background:#f2f7fc}\
 figure{margin:12px 0 28px}.chart{width:100%;max-width:760px;height:auto;display:block}\
-.panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(320px,1fr));gap:12px}.panels figure{margin:0}\
-.chart text{font-family:inherit;fill:#1d2430}.chart .title{font-size:13.5px;font-weight:600}\
-.chart .tick{font-size:11.5px;fill:#566070}.chart .label{font-size:12px}\
-.chart .axis{stroke:#8a93a1;fill:none}.chart .grid{stroke:#e9ecf1;fill:none}\
-.chart .line{fill:none;stroke-width:2;stroke-linejoin:round}";
+.panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(320px,1fr));gap:12px}.panels figure{margin:0}";
 
 /// The page.
 pub fn page(report: &Report) -> String {
@@ -38,6 +34,7 @@ pub fn page(report: &Report) -> String {
             "<h2>Sweeps</h2>\n<p class=\"caption\">By the world's truth; shaded: 95 % intervals.</p>\n",
         );
         report.figures.iter().for_each(|chart| figure(&mut out, chart));
+        report.sweeps.iter().for_each(|grid| table(&mut out, grid));
     }
     if !report.curves.is_empty() {
         out.push_str("<h2>Training</h2>\n<div class=\"panels\">\n");

@@ -8,7 +8,7 @@ use super::grid::{Cell, Grid};
 /// The document.
 pub fn document(report: &Report) -> String {
     let mut out = format!("# {}\n\n{}\n", report.title, report.about);
-    report.tables.iter().for_each(|grid| table(&mut out, grid));
+    report.tables.iter().chain(&report.sweeps).for_each(|grid| table(&mut out, grid));
     if !report.notes.is_empty() {
         out.push_str("\n## Notes\n\n");
         for note in &report.notes {

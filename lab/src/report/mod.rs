@@ -38,6 +38,7 @@ struct Report {
     about: String,
     tables: Vec<Grid>,
     figures: Vec<Chart>,
+    sweeps: Vec<Grid>,
     curves: Vec<Chart>,
     notes: Vec<String>,
 }
@@ -61,6 +62,7 @@ pub fn write(experiment: &Path, intervals: Intervals, out: &Path) -> anyhow::Res
         about,
         tables: tables::tables(&measured),
         figures: figures::figures(&measured),
+        sweeps: tables::sweeps(&measured),
         curves,
         notes: experiment.notes.clone(),
     };

@@ -54,9 +54,19 @@ pub struct Point {
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#8a5a83", "#a67c00", "#555555"];
 const MARGIN_TOP: f64 = 44.0;
 const MARGIN_BOTTOM: f64 = 46.0;
-const MARGIN_SIDE: f64 = 62.0;
+const MARGIN_SIDE: f64 = 66.0;
+/// About as many ticks on an axis.
+const TICKS: [f64; 2] = [7.0, 5.0];
 /// Lines of more points than this get no dots.
 const MOST_DOTS: usize = 40;
+
+/// Looks are attributes, not classes, so that a chart can be taken out of its page.
+const LINE: &str = "fill=\"none\" stroke-width=\"2\" stroke-linejoin=\"round\"";
+const AXIS: &str = "fill=\"none\" stroke=\"#8a93a1\"";
+const GRID: &str = "fill=\"none\" stroke=\"#e9ecf1\"";
+const TICK: &str = "font-size=\"11.5\" fill=\"#566070\"";
+const LABEL: &str = "font-size=\"12\" fill=\"#1d2430\"";
+const TITLE: &str = "font-size=\"13.5\" font-weight=\"600\" fill=\"#1d2430\"";
 
 /// From numbers to places.
 #[derive(Debug, Clone, Copy)]
@@ -82,9 +92,10 @@ impl Scale {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
     }
 
-    /// Round numbers along the scale, with their texts.
-    fn ticks(&self) -> Vec<(f64, String)> {
-        let step = round_step((self.high - self.low) / 5.0);
+    /// About `count` round numbers along the scale, with their texts.
+    fn ticks(&self, count: f64) -> Vec<(f64, String)> {
+        let round = round_step((self.high - self.low) / count);
+        let step = if self.log { f64::max(round, 1.0) } else { round };
         let first = (self.low / step).ceil() as i64;
         let last = (self.high / step).floor() as i64;
         let digits = if step < 1.0 { (-libm::log10(step)).ceil() as usize } else { 0 };
@@ -123,8 +134,8 @@ impl Chart {
         let mut out = String::new();
         let _ = write!(
             out,
-            "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{0}\" class=\"chart\">\
-             <title>{0}</title><text class=\"title\" x=\"{MARGIN_SIDE}\" y=\"16\">{0}</text>",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" font-family=\"system-ui, sans-serif\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{0}\" class=\"chart\">\
+             <title>{0}</title><text {TITLE} x=\"{MARGIN_SIDE}\" y=\"16\">{0}</text>",
             escape(&self.title)
         );
         let right_edge = if self.right.is_some() { width - MARGIN_SIDE } else { width - 16.0 };
@@ -154,19 +165,19 @@ impl Chart {
 
     fn draw_x(&self, out: &mut String, x: &Scale) {
         let bottom = self.size[1] - MARGIN_BOTTOM;
-        let _ = write!(out, "<path class=\"axis\" d=\"M{:.1} {bottom}H{:.1}\"/>", x.from, x.to);
-        for (value, text) in x.ticks() {
+        let _ = write!(out, "<path {AXIS} d=\"M{:.1} {bottom}H{:.1}\"/>", x.from, x.to);
+        for (value, text) in x.ticks(TICKS[0]) {
             let at = x.place(value);
             let _ = write!(
                 out,
-                "<path class=\"axis\" d=\"M{at:.1} {bottom}v4\"/>\
-                 <text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>",
+                "<path {AXIS} d=\"M{at:.1} {bottom}v4\"/>\
+                 <text {TICK} x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{text}</text>",
                 bottom + 17.0
             );
         }
         let _ = write!(
             out,
-            "<text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            "<text {LABEL} x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
             0.5 * (x.from + x.to),
             bottom + 36.0,
             escape(&self.x_label)
@@ -183,14 +194,14 @@ impl Axis {
     /// Ticks and label at `edge`; grid lines up to `grid` where given.
     fn draw(&self, out: &mut String, y: &Scale, edge: f64, on_left: bool, grid: Option<f64>) {
         let (offset, anchor) = if on_left { (-7.0, "end") } else { (7.0, "start") };
-        for (value, text) in y.ticks() {
+        for (value, text) in y.ticks(TICKS[1]) {
             let at = y.place(value);
             if let Some(to) = grid {
-                let _ = write!(out, "<path class=\"grid\" d=\"M{edge} {at:.1}H{to}\"/>");
+                let _ = write!(out, "<path {GRID} d=\"M{edge} {at:.1}H{to}\"/>");
             }
             let _ = write!(
                 out,
-                "<text class=\"tick\" x=\"{}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{text}</text>",
+                "<text {TICK} x=\"{}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{text}</text>",
                 edge + offset,
                 at + 4.0
             );
@@ -198,7 +209,7 @@ impl Axis {
         let (x, middle) = (if on_left { 14.0 } else { edge + MARGIN_SIDE - 10.0 }, 0.5 * (y.from + y.to));
         let _ = write!(
             out,
-            "<text class=\"label\" transform=\"translate({x} {middle:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
+            "<text {LABEL} transform=\"translate({x} {middle:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
             escape(&self.label)
         );
     }
@@ -217,7 +228,7 @@ impl Line {
         }
         let path: Vec<String> = self.points.iter().map(|point| place(point.x, point.y)).collect();
         let dashes = if self.dashed { " stroke-dasharray=\"6 4\"" } else { "" };
-        let _ = write!(out, "<path class=\"line\" stroke=\"{colour}\"{dashes} d=\"M{}\"/>", path.join("L"));
+        let _ = write!(out, "<path {LINE} stroke=\"{colour}\"{dashes} d=\"M{}\"/>", path.join("L"));
         if self.points.len() <= MOST_DOTS && !self.dashed {
             for point in &self.points {
                 let (px, py) = (x.place(point.x), y.place(point.y));
@@ -238,8 +249,8 @@ impl Legend {
         let dashes = if line.dashed { " stroke-dasharray=\"6 4\"" } else { "" };
         let _ = write!(
             out,
-            "<path class=\"line\" stroke=\"{colour}\"{dashes} d=\"M{:.1} {:.1}h20\"/>\
-             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            "<path {LINE} stroke=\"{colour}\"{dashes} d=\"M{:.1} {:.1}h20\"/>\
+             <text {TICK} x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             self.x,
             self.y,
             self.x + 25.0,
@@ -266,12 +277,12 @@ mod tests {
             (vec![0.0601, 0.0649], vec!["0.061", "0.062", "0.063", "0.064"]),
         ] {
             let scale = Scale::new(values.into_iter(), [0.0, 1.0], false, 0.0);
-            let texts: Vec<String> = scale.ticks().into_iter().map(|(_, text)| text).collect();
+            let texts: Vec<String> = scale.ticks(5.0).into_iter().map(|(_, text)| text).collect();
             assert_eq!(texts, expected);
         }
         let scale = Scale::new([1.0, 1000.0].into_iter(), [0.0, 1.0], true, 0.0);
         assert!((scale.place(10.0) - 1.0 / 3.0).abs() < 1e-12);
-        assert!(scale.ticks().iter().any(|(_, text)| text == "10"));
+        assert!(scale.ticks(5.0).iter().any(|(_, text)| text == "10"));
     }
 
     #[test]

@@ -62,11 +62,16 @@ pub fn tables(measured: &[Measured]) -> Vec<Grid> {
         by_predictions("Table 3 by the reward model", &ablations),
         regrets(measured),
     ];
-    for (table, name) in [(Table::Alpha, "alpha"), (Table::Beta, "beta"), (Table::Rho, "rho")] {
-        grids.push(sweep(name, &of(table).collect::<Vec<_>>()));
-    }
     grids.retain(|grid| !grid.rows.is_empty());
     grids
+}
+
+/// The points of each sweep.
+pub fn sweeps(measured: &[Measured]) -> Vec<Grid> {
+    let of = |table: Table| measured.iter().filter(|m| m.group.table == table).collect::<Vec<_>>();
+    let named = [(Table::Alpha, "alpha"), (Table::Beta, "beta"), (Table::Rho, "rho")];
+    let grids = named.into_iter().map(|(table, name)| sweep(name, &of(table)));
+    grids.filter(|grid| !grid.rows.is_empty()).collect()
 }
 
 fn reference<'a, 'b>(measured: &'b [Measured<'a>]) -> Option<&'b Measured<'a>> {
