@@ -84,7 +84,7 @@ fn logs_are_the_same_bytes_for_the_same_seed() {
 fn a_report_holds_tables_figures_and_notes() {
     let import = Import::new();
     outcomes(&import);
-    std::fs::write(import.path("loss.csv"), "step,loss\n1,3.5\n2,\n3,2.5\n").unwrap();
+    std::fs::write(import.path("loss.csv"), "step,loss\n1,3.5\n2,\n3,2.5\n4,nan\n").unwrap();
     let rows = [
         row("2", "EGA", 1, Value::Null, "oracle-outcomes.jsonl"),
         row("2", "EGA", 2, Value::Null, "oracle-outcomes.jsonl"),
@@ -157,7 +157,7 @@ fn experiments_that_make_no_sense_are_refused() {
         (vec![ega(), row("2", "GR", 1, Value::Null, "fewer.jsonl")], json!([]), "is of other requests"),
         (vec![ega(), row("2", "GR", 1, Value::Null, "none.jsonl")], json!([]), "none.jsonl"),
         (vec![ega()], curve("gain"), "expected `gain` among them"),
-        (vec![ega()], curve("loss"), "loss.csv:2: column `loss`: is \"x\""),
+        (vec![ega()], curve("loss"), "loss.csv:2: is \"x\", expected a finite number"),
     ] {
         let experiment = json!({ "title": "t", "rows": rows, "curves": curves });
         std::fs::write(import.path("experiment.json"), experiment.to_string()).unwrap();
