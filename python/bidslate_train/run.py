@@ -18,6 +18,7 @@ from bidslate_train.export import replace
 from bidslate_train.lines import Refused
 from bidslate_train.pretrain import InterestData, PretrainSettings
 from bidslate_train.pretrain import train as pretrain_model
+from bidslate_train.pretrain import without_state as state_free
 from bidslate_train.requests import Requests
 from bidslate_train.settings import Settings
 from bidslate_train.tokens import TokenSettings
@@ -164,11 +165,20 @@ def log_feedback(run: Run) -> None:
     engine.lab("logs", *inputs, "--lists", options.lists, "--seed", run.seed, "--out", run.feedback)
 
 
-def export_model(run: Run, model: Path, directory: Path, requests: int = 32) -> None:
-    """Writes what ships: weights in BF16, catalog, a sample of the test requests, and goldens of the rounded model."""
-    export.save(export.load(model), directory, torch.bfloat16, f"bidslate_train {run.settings.path.stem}")
+def export_model(run: Run, requests: int = 32) -> None:
+    """What ships: weights in BF16, catalog, a sample of the test requests, and goldens of the rounded model."""
+    directory = run.out / "export"
+    model = export.load(run.out / "payment")
+    export.save(model, directory, torch.bfloat16, f"bidslate_train {run.settings.path.stem}")
     shutil.copyfile(run.catalog, directory / "catalog.safetensors")
     test = run.data / "requests-test.jsonl"
     lines = test.read_text().splitlines(keepends=True)
     replace(directory / "requests.jsonl", "".join(lines[:: max(1, len(lines) // requests)][:requests]))
     golden.write(directory, test, run.out / "golden")
+
+
+def without_state(run: Run) -> None:
+    """The creative decoder of the -mtp variant, on the model of phase 1."""
+    data = InterestData.read(run.data, run.catalog, run.config)
+    settings = run.settings.table("pretrain", PretrainSettings)
+    state_free(export.load(run.interest), settings, data, run.out / "without-state", run.seed)
