@@ -54,9 +54,10 @@ class Run:
         """Makes the directory and keeps the configuration in it; one of another configuration is refused."""
         out.mkdir(parents=True, exist_ok=True)
         kept = out / "config.toml"
-        if kept.exists() and kept.read_text() != settings.text:
+        if not kept.exists():
+            replace(kept, settings.text)
+        elif kept.read_text() != settings.text:
             raise Refused(f"{kept} differs from {settings.path}: name another --out, or remove {out}")
-        replace(kept, settings.text)
         return cls(settings, out, csv)
 
     @property

@@ -1,0 +1,106 @@
+"""A run's directory: its configuration stays with it, and each step is done once. The whole is scripts/test-python."""
+
+import json
+import tomllib
+
+import pytest
+from toy import AGES, toy_config, write_lines, write_toy
+
+from bidslate_train import run as steps
+from bidslate_train.__main__ import STEPS, main
+from bidslate_train.lines import Refused
+from bidslate_train.pretrain import InterestData, PretrainSettings
+from bidslate_train.run import Run
+from bidslate_train.settings import Settings
+from bidslate_train.tokens import TokenSettings
+
+
+def settings(tmp_path, seed=1):
+    path = tmp_path / "toy.toml"
+    path.write_text(
+        f"seed = {seed}\n[model]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in sizes().items())
+    )
+    return Settings.read(str(path))
+
+
+def sizes():
+    return {k: v for k, v in json.loads(toy_config().to_json()).items() if not isinstance(v, dict)}
+
+
+def test_each_step_is_done_once(tmp_path):
+    run = Run.open(settings(tmp_path), tmp_path / "out")
+    calls = []
+    for _ in range(2):
+        run.perform("first", calls.append)
+    assert calls == [run]
+    again = Run.open(settings(tmp_path), tmp_path / "out")
+    again.perform("first", calls.append)
+    assert len(calls) == 1
+
+    def fails(run):
+        raise Refused("no")
+
+    with pytest.raises(Refused):
+        run.perform("second", fails)
+    run.perform("second", calls.append)
+    assert len(calls) == 2
+
+
+def test_another_configuration_is_refused(tmp_path):
+    Run.open(settings(tmp_path), tmp_path / "out")
+    with pytest.raises(Refused, match=r"config.toml differs from .*toy.toml"):
+        Run.open(settings(tmp_path, seed=2), tmp_path / "out")
+
+
+def test_unknown_keys_of_a_configuration_are_named(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text("[pretrain]\nstepz = 4\n[model]\nhidden = 3\n[tokens]\nsteps = 3\n")
+    found = Settings.read(str(path))
+    with pytest.raises(ValueError, match=r"\[pretrain\] has unknown keys \['stepz'\]"):
+        found.table("pretrain", PretrainSettings)
+    with pytest.raises(
+        ValueError, match=r"\[model\]: unknown keys \['hidden'\], missing keys \['history_len'"
+    ):
+        _ = found.model
+    assert found.table("tokens", TokenSettings).steps == 3
+
+
+@pytest.mark.parametrize("name", ["nyc", "smoke", "beauty"])
+def test_the_configurations_here_are_read(name):
+    found = Settings.read(name)
+    assert found.model.to_json()
+    assert set(tomllib.loads(found.text)) >= {"seed", "model"}
+    assert found.table("pretrain", PretrainSettings).steps > 0
+
+
+def test_the_command_says_what_is_wrong(tmp_path, capsys):
+    path = settings(tmp_path).path
+    assert main(["pretrain", "--data", str(path), "--out", str(tmp_path / "out")]) == 1
+    assert "catalog.safetensors" in capsys.readouterr().err
+    assert list(STEPS)[:3] == ["data", "tokens", "pretrain"]
+
+
+def test_requests_that_differ_from_the_visits_are_refused(tmp_path):
+    config = toy_config()
+    (tmp_path / "data").mkdir()
+    lines = write_toy(tmp_path / "data", config)
+    run = Run.open(settings(tmp_path), tmp_path)
+    (tmp_path / "data/catalog.safetensors").rename(run.catalog)
+    data = InterestData.read(run.data, run.catalog, config)
+    line = lines[2]
+    history = [
+        {
+            "item": v["item"], "creative": v["creative"],
+            "features": v["features"] | {"recency": sum(line["second"] - v["second"] >= age for age in AGES)},
+        }
+        for v in lines[:2]
+    ]  # fmt: skip
+    request = {"id": "r", "context": line["context"], "history": history, "candidates": []}
+    write_lines(run.data / "heldout.jsonl", [{"id": "r", "user": 1, "visit": 2}])
+    write_lines(run.data / "requests-train.jsonl", [request])
+    object.__setattr__(run.settings, "tables", {"model": json.loads(config.to_json())})
+    steps.check_requests(run, data)
+    history[1]["features"]["recency"] ^= 1
+    write_lines(run.data / "requests-train.jsonl", [request])
+    with pytest.raises(Refused, match="request 'r' differs from the visits"):
+        steps.check_requests(run, data)
