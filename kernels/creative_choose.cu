@@ -1,15 +1,13 @@
 // Greedy choice of one code of the creatives of many items (Eq. 16), layer `layer`.
 //
-// A row is an item. Its creatives that are left stand in `codes` from range[2 r] to range[2 r + 1],
-// sorted by their codes, equals in catalog order. Of the codes that they have in this layer the one
-// with the largest logit is chosen, ties to the lowest code; the range shrinks to the creatives
-// with that code, and token[r] becomes its token. After the last layer the creative is the first of
-// the range.
+// A row is an item. Its creatives that are left stand in `codes` from begin[r] to end[r], sorted by
+// their codes, equals in catalog order. Of the codes that they have in this layer the one with the
+// largest logit is chosen, ties to the lowest code; the range shrinks to the creatives with that
+// code, and token[r] becomes its token. After the last layer the creative is the first of the range.
 //
 //   logits   f32 [rows, W]
 //   codes    u16 [M, layers]   each below W
-//   range    u32 [rows, 2]     in and out
-//   request  u32 [rows]        the request that a row belongs to
+//   begin, end  u32 [rows]     in and out; rows of a request lie together, `per_request` each
 //   token    u32 [rows]        out: first_token + code; left alone where the range is empty
 //   fault    u32 [requests]    becomes 1 where the logit of a code that may follow is not finite
 //
@@ -45,24 +43,24 @@ PTX_FN bool decided(const unsigned short* codes, unsigned begin, unsigned end, u
 
 extern "C" __global__ void __launch_bounds__(32 * ROWS_PER_BLOCK)
     creative_choose(const float* __restrict__ logits, const unsigned short* __restrict__ codes,
-                    const unsigned* __restrict__ request, unsigned rows, unsigned width,
-                    unsigned layer, unsigned layers, unsigned first_token,
-                    unsigned* __restrict__ range, unsigned* __restrict__ token,
+                    unsigned rows, unsigned per_request, unsigned width, unsigned layer,
+                    unsigned layers, unsigned first_token, unsigned* __restrict__ begin,
+                    unsigned* __restrict__ end, unsigned* __restrict__ token,
                     unsigned* __restrict__ fault) {
   unsigned row = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / 32;
   if (row >= rows) return;
   unsigned lane = threadIdx.x % 32;
-  unsigned begin = range[2 * row], end = range[2 * row + 1];
-  if (begin >= end) return;
-  if (decided(codes, begin, end, layer, layers)) {
-    if (lane == 0) token[row] = first_token + codes[(size_t)begin * layers + layer];
+  unsigned first = begin[row], behind = end[row];
+  if (first >= behind) return;
+  if (decided(codes, first, behind, layer, layers)) {
+    if (lane == 0) token[row] = first_token + codes[(size_t)first * layers + layer];
     return;
   }
 
   // Worse than any: a finite logit is larger.
   Choice best = {-INFINITY, 0x10000u};
   bool finite = true;
-  for (unsigned c = begin + lane; c < end; c += 32) {
+  for (unsigned c = first + lane; c < behind; c += 32) {
     unsigned code = codes[(size_t)c * layers + layer];
     float logit = logits[(size_t)row * width + code];
     finite = finite && isfinite(logit);
@@ -75,14 +73,14 @@ extern "C" __global__ void __launch_bounds__(32 * ROWS_PER_BLOCK)
   }
   if (!__all_sync(~0u, finite)) {
     if (lane == 0) {
-      atomicOr(&fault[request[row]], 1u);
-      token[row] = first_token + codes[(size_t)begin * layers + layer];
+      atomicOr(&fault[row / per_request], 1u);
+      token[row] = first_token + codes[(size_t)first * layers + layer];
     }
     return;
   }
 
   unsigned lower = 0, equal = 0;
-  for (unsigned c = begin + lane; c < end; c += 32) {
+  for (unsigned c = first + lane; c < behind; c += 32) {
     unsigned code = codes[(size_t)c * layers + layer];
     lower += code < best.code;
     equal += code == best.code;
@@ -95,8 +93,8 @@ extern "C" __global__ void __launch_bounds__(32 * ROWS_PER_BLOCK)
   // All lanes have read the range before it changes: shuffles alone do not order memory.
   __syncwarp();
   if (lane == 0) {
-    range[2 * row] = begin + lower;
-    range[2 * row + 1] = begin + lower + equal;
+    begin[row] = first + lower;
+    end[row] = first + lower + equal;
     token[row] = first_token + best.code;
   }
 }

@@ -12,14 +12,12 @@
 //   features  f32 [lists * slots, d_r]
 //   pctr_poi  f32 [lists * slots]
 //   ln_z      f64 [lists * slots]
-//   items     u32 [lists * slots]       item of each filled slot
-//   bids      u64 [items]               in micros, 0 for organic items
+//   bids      u64 [lists * slots]       of each filled slot in micros, 0 for organic items
 //   lengths   i32 [lists]               filled slots
 //   first     f32 [d_r + K, 128]        weights of the first layer, transposed
 //   bias      f32 [128]
 //   tail      f32 [4480]                the other layers, as for reward_towers
 //   rates     f32 [requests, slots]     out: of ads and organic items, 0 past the length
-//   fault     u32 [requests]            becomes 1 where a rate is not finite
 //
 // Launch: 128 threads, one block a request, shared memory 8 (d_r + K) * 4 bytes; slots <= 32.
 // Thread o has output o of the first layer for eight slots at once; then each warp takes two of
@@ -53,11 +51,10 @@ PTX_FN float input(const Inputs& inputs, const float* features, int slot, int co
 extern "C" __global__ void __launch_bounds__(THREADS)
     payment(const unsigned* __restrict__ winner, const float* __restrict__ features,
             const float* __restrict__ pctr_poi, const double* __restrict__ ln_z,
-            const unsigned* __restrict__ items, const unsigned long long* __restrict__ bids,
-            const int* __restrict__ lengths, const float* __restrict__ first,
-            const float* __restrict__ bias, const float* __restrict__ tail, double unit,
-            unsigned slots, unsigned d, unsigned list_len, float* __restrict__ rates,
-            unsigned* __restrict__ fault) {
+            const unsigned long long* __restrict__ bids, const int* __restrict__ lengths,
+            const float* __restrict__ first, const float* __restrict__ bias,
+            const float* __restrict__ tail, double unit, unsigned slots, unsigned d,
+            unsigned list_len, float* __restrict__ rates) {
   DYN_SMEM(shared);
   __shared__ MlpShared mlp;
   __shared__ Inputs inputs;
@@ -68,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   size_t first_row = list == NO_LIST ? 0 : (size_t)list * slots;
   if ((int)threadIdx.x < count) {
     size_t row = first_row + threadIdx.x;
-    inputs.ln_bid[threadIdx.x] = (float)log1p((double)bids[items[row]] / unit);
+    inputs.ln_bid[threadIdx.x] = (float)log1p((double)bids[row] / unit);
     inputs.z_pctr[threadIdx.x] = (float)(exp(ln_z[row]) * (double)pctr_poi[row]);
   }
   mlp.load(tail);
@@ -104,10 +101,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     __syncthreads();
     for (int s = warp; s < here; s += WARPS) {
       float rate = mlp.run(hidden[s]);
-      if (lane == 0) {
-        rates[(size_t)blockIdx.x * slots + start + s] = rate;
-        if (!isfinite(rate)) atomicOr(&fault[blockIdx.x], 1u);
-      }
+      if (lane == 0) rates[(size_t)blockIdx.x * slots + start + s] = rate;
     }
     // The next slots' inputs may be written at once: who reads `hidden` still has that barrier to
     // pass.

@@ -14,6 +14,8 @@ mod audit;
 mod beam_attention;
 #[path = "kernels/beam_self_attention.rs"]
 mod beam_self_attention;
+#[path = "kernels/catalog.rs"]
+mod catalog;
 #[path = "kernels/creative.rs"]
 mod creative;
 #[path = "kernels/embed.rs"]
@@ -30,6 +32,8 @@ mod libm;
 mod linear;
 #[path = "kernels/linear_f32.rs"]
 mod linear_f32;
+#[path = "kernels/list_slots.rs"]
+mod list_slots;
 #[path = "kernels/norm.rs"]
 mod norm;
 #[path = "kernels/norm_linear.rs"]
@@ -64,4 +68,6 @@ mod streams;
 mod support;
 #[path = "kernels/swiglu.rs"]
 mod swiglu;
+#[path = "kernels/watched.rs"]
+mod watched;
 mod world;

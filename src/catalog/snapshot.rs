@@ -277,16 +277,21 @@ impl Snapshot {
         self.effective.positions_of(range, bid, f);
     }
 
+    /// Whether `other` has the same items and creatives in the same rows.
+    pub(crate) fn shares_items(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.store, &other.store)
+    }
+
     /// The positions of [`Snapshot::ads`], ascending, whose [`Snapshot::bid_at`] is not what it was in `before`, with
     /// what it is now; `None` where the two snapshots do not have the same ads. What the two share is passed over.
     pub fn changed_bids(&self, before: &Self) -> Option<Vec<(u32, Option<Micros>)>> {
-        Arc::ptr_eq(&self.store, &before.store).then(|| self.effective.changed_since(&before.effective))
+        self.shares_items(before).then(|| self.effective.changed_since(&before.effective))
     }
 
     /// The updates that make this snapshot of `before`; `None` where the two do not have the same items. What they share
     /// is passed over.
     pub fn changes_since(&self, before: &Self) -> Option<Vec<Update>> {
-        if !Arc::ptr_eq(&self.store, &before.store) {
+        if !self.shares_items(before) {
             return None;
         }
         let ids = &self.store.items.ids;

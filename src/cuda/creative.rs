@@ -9,14 +9,15 @@ use super::beam_attention::{Beams, CrossKeys};
 use super::beam_self_attention::SelfCache;
 use super::blocks::{Context, DecoderBlock, DecoderScratch, Rows};
 use super::creative_choose::{self, Choices, Layer};
-use super::creative_input::{self, NO_ROW, Norms};
+use super::creative_input::{self, Norms};
 use super::launch::{Buffer, Ptr, PtrMut, Stream};
 use super::linear::Output;
+use super::list_slots::ListSlots;
 use super::norm_linear::{NormedRows, Projected, norm_linear};
 use super::weights::{Matrix, Upload};
 use crate::error::DeviceError;
 use crate::model::blocks::Shape;
-use crate::model::config::{BOC, ModelConfig};
+use crate::model::config::ModelConfig;
 
 /// The creative decoder's weights.
 #[derive(Debug)]
@@ -32,23 +33,9 @@ pub struct CreativeDecoder {
     positions: Buffer<u32>,
 }
 
-/// An item whose creative is to be chosen.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// Row of the hidden states: that of the POI decoder after the item's last code.
-    pub hidden: u32,
-    /// The item's creatives, at least one, in the order of their codes, equals in catalog order.
-    pub creatives: Vec<u32>,
-}
-
 /// Buffers of a pass over the items of several requests.
 #[derive(Debug)]
 pub struct CreativeState {
-    hidden_row: Buffer<u32>,
-    request: Buffer<u32>,
-    token: Buffer<u32>,
-    range: Buffer<u32>,
-    fault: Buffer<u32>,
     input: Buffer<bf16>,
     x: Buffer<f32>,
     keys: Buffer<f32>,
@@ -64,6 +51,8 @@ pub struct Sources<'a> {
     pub table: &'a Buffer<bf16>,
     /// Rotary table.
     pub angles: Ptr<f32>,
+    /// Codes of the catalog's creatives, those of an item sorted.
+    pub codes: &'a Buffer<u16>,
     /// Hidden states of the POI decoder.
     pub hidden: &'a Buffer<f32>,
     /// Keys and values of the encoder's output.
@@ -107,11 +96,6 @@ impl CreativeDecoder {
         let (rows, d) = (beams.requests * beams.beams, self.shape.d);
         let layers = config.creative_code_layers;
         Ok(CreativeState {
-            hidden_row: Buffer::new(stream, rows)?,
-            request: Buffer::new(stream, rows)?,
-            token: Buffer::new(stream, rows)?,
-            range: Buffer::new(stream, 2 * rows)?,
-            fault: Buffer::new(stream, beams.requests)?,
             input: Buffer::new(stream, rows * 2 * d)?,
             x: Buffer::new(stream, rows * d)?,
             keys: Buffer::new(stream, layers * rows * d)?,
@@ -121,50 +105,50 @@ impl CreativeDecoder {
         })
     }
 
-    /// Chooses a creative for each job, `jobs[request][job]`. `codes(creative)` are a creative's codes. None in the
-    /// place of a request where the logit of a code that may follow is not finite.
+    /// Chooses a creative for each filled slot of `slots`, of which each request has `per_request`. What becomes of a
+    /// row does not depend on the others.
     ///
     /// # Errors
     /// [`DeviceError::Failed`].
-    pub fn choose<'c>(
+    pub fn choose(
         &self,
-        stream: &Arc<dyn Stream>,
+        stream: &dyn Stream,
         config: &ModelConfig,
         sources: Sources,
-        jobs: &[Vec<Job>],
-        codes: impl Fn(u32) -> &'c [u16],
+        (requests, per_request): (usize, usize),
+        slots: &mut ListSlots,
         state: &mut CreativeState,
-    ) -> Result<Vec<Option<Vec<u32>>>, DeviceError> {
-        let per_request = jobs.iter().map(Vec::len).max().unwrap_or(0);
-        if per_request == 0 {
-            return Ok(vec![Some(Vec::new()); jobs.len()]);
-        }
-        let input = Input::of(jobs, per_request, codes);
-        let code_table = Buffer::from_slice(stream, &input.codes)?;
-        state.upload(&input, jobs.len())?;
+    ) -> Result<(), DeviceError> {
         let beams = Beams {
-            requests: jobs.len(),
+            requests,
             beams: per_request,
             heads: self.shape.heads,
             head_size: self.shape.head_size(),
             most_keys: sources.longest,
         };
         for layer in 0..config.creative_code_layers {
-            self.run_layer(&**stream, config, sources, beams, layer, state)?;
+            self.run_layer(stream, config, sources, beams, layer, slots, state)?;
             let layer = Layer {
                 index: layer,
                 count: config.creative_code_layers,
                 codebook: config.codebook_size,
                 first_token: config.creative_token(layer, 0),
             };
-            let CreativeState { request, range, token, fault, logits, .. } = state;
-            let mut choices = Choices { codes: &code_table, request, range, token, fault };
-            creative_choose::run(&**stream, logits, layer, jobs.len() * per_request, &mut choices)?;
+            let mut choices = Choices {
+                codes: sources.codes,
+                per_request,
+                begin: &mut slots.creative,
+                end: &mut slots.creatives_end,
+                token: &mut slots.token,
+                fault: &mut slots.fault,
+            };
+            creative_choose::run(stream, &state.logits, layer, requests * per_request, &mut choices)?;
         }
-        state.read(jobs, per_request, &input.creatives)
+        Ok(())
     }
 
     /// Runs position `layer` of all rows, leaving their logits in `state`.
+    #[allow(clippy::too_many_arguments)]
     fn run_layer(
         &self,
         stream: &dyn Stream,
@@ -172,15 +156,16 @@ impl CreativeDecoder {
         sources: Sources,
         beams: Beams,
         layer: usize,
+        slots: &ListSlots,
         state: &mut CreativeState,
     ) -> Result<(), DeviceError> {
         let (m, w) = (beams.requests * beams.beams, config.codebook_size);
         let Shape { d, eps, .. } = self.shape;
         let from = creative_input::Rows {
             hidden: sources.hidden,
-            hidden_row: &state.hidden_row,
+            hidden_row: &slots.hidden_row,
             embed: sources.table,
-            token: &state.token,
+            token: &slots.token,
         };
         creative_input::run(stream, from, &self.norms, m, &mut state.input)?;
         self.proj.multiply(stream, state.input.ptr(), m, Output::F32(state.x.ptr_mut()))?;
@@ -205,79 +190,11 @@ impl CreativeDecoder {
     }
 }
 
-/// What is uploaded of some jobs. Rows without a job have no creatives and no hidden state.
-struct Input {
-    hidden_row: Vec<u32>,
-    request: Vec<u32>,
-    range: Vec<u32>,
-    token: Vec<u32>,
-    /// All creatives of all jobs, and their codes.
-    creatives: Vec<u32>,
-    codes: Vec<u16>,
-}
-
-impl Input {
-    fn of<'c>(jobs: &[Vec<Job>], per_request: usize, codes: impl Fn(u32) -> &'c [u16]) -> Self {
-        let rows = jobs.len() * per_request;
-        let mut input = Self {
-            hidden_row: vec![NO_ROW; rows],
-            request: (0..rows).map(|row| (row / per_request) as u32).collect(),
-            range: vec![0; 2 * rows],
-            token: vec![BOC as u32; rows],
-            creatives: Vec::new(),
-            codes: Vec::new(),
-        };
-        for (request, jobs) in jobs.iter().enumerate() {
-            for (job, row) in jobs.iter().zip(request * per_request..) {
-                input.hidden_row[row] = job.hidden;
-                input.range[2 * row] = input.creatives.len() as u32;
-                input.creatives.extend_from_slice(&job.creatives);
-                input.range[2 * row + 1] = input.creatives.len() as u32;
-            }
-        }
-        input.codes = input.creatives.iter().flat_map(|&creative| codes(creative)).copied().collect();
-        input
-    }
-}
-
 impl CreativeState {
-    fn upload(&mut self, input: &Input, requests: usize) -> Result<(), DeviceError> {
-        self.hidden_row.upload(0, &input.hidden_row)?;
-        self.request.upload(0, &input.request)?;
-        self.range.upload(0, &input.range)?;
-        self.token.upload(0, &input.token)?;
-        self.fault.upload(0, &vec![0; requests])
-    }
-
-    fn read(
-        &self,
-        jobs: &[Vec<Job>],
-        per_request: usize,
-        creatives: &[u32],
-    ) -> Result<Vec<Option<Vec<u32>>>, DeviceError> {
-        let mut range = vec![0; 2 * jobs.len() * per_request];
-        let mut fault = vec![0; jobs.len()];
-        self.range.download(0, &mut range)?;
-        self.fault.download(0, &mut fault)?;
-        let rows = range.chunks_exact(2 * per_request);
-        Ok(jobs
-            .iter()
-            .zip(rows)
-            .zip(fault)
-            .map(|((jobs, rows), fault)| {
-                let chosen = rows.chunks_exact(2).take(jobs.len()).map(|row| creatives[row[0] as usize]);
-                (fault == 0).then(|| chosen.collect())
-            })
-            .collect())
-    }
-
     /// Bytes on the device.
     pub fn bytes(&self) -> usize {
-        let words = [&self.hidden_row, &self.request, &self.token, &self.range, &self.fault];
         let floats = [&self.x, &self.keys, &self.values, &self.logits];
-        words.iter().map(|b| b.bytes()).sum::<usize>()
-            + floats.iter().map(|b| b.bytes()).sum::<usize>()
-            + self.input.bytes()
-            + self.scratch.bytes()
+        let floats = floats.iter().map(|b| b.bytes()).sum::<usize>();
+        floats + self.input.bytes() + self.scratch.bytes()
     }
 }

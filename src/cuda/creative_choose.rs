@@ -7,17 +7,18 @@ use crate::error::DeviceError;
 crate::kernels! {
     in "creative_choose";
 
-    /// Narrows `range` to the creatives with the best code in `layer`, and writes that code's token.
+    /// Narrows `begin..end` to the creatives with the best code in `layer`, and writes that code's token.
     fn creative_choose(
         logits: Ptr<f32>,
         codes: Ptr<u16>,
-        request: Ptr<u32>,
         rows: u32,
+        per_request: u32,
         width: u32,
         layer: u32,
         layers: u32,
         first_token: u32,
-        range: PtrMut<u32>,
+        begin: PtrMut<u32>,
+        end: PtrMut<u32>,
         token: PtrMut<u32>,
         fault: PtrMut<u32>,
     );
@@ -44,11 +45,13 @@ pub struct Layer {
 pub struct Choices<'a> {
     /// Codes of creatives, [any, C_c]; those of an item lie together, sorted, equals in catalog order.
     pub codes: &'a Buffer<u16>,
-    /// The request of each row, `[rows]`.
-    pub request: &'a Buffer<u32>,
-    /// Creatives left to each row, [rows, 2]: from, to. After the last layer the first is the choice.
-    pub range: &'a mut Buffer<u32>,
-    /// Token of the code that was chosen, `[rows]`: the next input. Left alone where the range is empty.
+    /// Rows of each request: those of the first, then those of the second, and so on.
+    pub per_request: usize,
+    /// First of the creatives left to each row, `[rows]`. After the last layer it is the choice.
+    pub begin: &'a mut Buffer<u32>,
+    /// The one behind the last of them, `[rows]`.
+    pub end: &'a mut Buffer<u32>,
+    /// Token of the code that was chosen, `[rows]`: the next input. Left alone where no creative is left.
     pub token: &'a mut Buffer<u32>,
     /// `[requests]`: becomes 1 where the logit of a code that may follow is not finite.
     pub fault: &'a mut Buffer<u32>,
@@ -66,7 +69,8 @@ pub fn run(
     choices: &mut Choices,
 ) -> Result<(), DeviceError> {
     assert!(layer.index < layer.count && logits.len() >= rows * layer.codebook);
-    assert!(choices.range.len() >= 2 * rows && choices.request.len() >= rows && choices.token.len() >= rows);
+    assert!(choices.begin.len() >= rows && choices.end.len() >= rows && choices.token.len() >= rows);
+    assert!(choices.fault.len() * choices.per_request >= rows);
     if rows == 0 {
         return Ok(());
     }
@@ -75,13 +79,14 @@ pub fn run(
         LaunchShape::new([size(rows.div_ceil(ROWS_PER_BLOCK)), 1, 1], THREADS),
         logits.ptr(),
         choices.codes.ptr(),
-        choices.request.ptr(),
         size(rows),
+        size(choices.per_request),
         size(layer.codebook),
         size(layer.index),
         size(layer.count),
         size(layer.first_token),
-        choices.range.ptr_mut(),
+        choices.begin.ptr_mut(),
+        choices.end.ptr_mut(),
         choices.token.ptr_mut(),
         choices.fault.ptr_mut(),
     )

@@ -10,6 +10,7 @@ pub mod auction_regret;
 pub mod beam_attention;
 pub mod beam_self_attention;
 pub mod blocks;
+pub mod catalog;
 pub mod creative;
 pub mod creative_choose;
 pub mod creative_input;
@@ -21,6 +22,7 @@ pub mod encoder;
 pub mod launch;
 pub mod linear;
 pub mod linear_f32;
+pub mod list_slots;
 pub mod lists;
 pub mod mlp;
 pub mod model;
@@ -55,6 +57,7 @@ pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
         embed::KERNELS,
         linear::KERNELS,
         linear_f32::KERNELS,
+        list_slots::KERNELS,
         norm::KERNELS,
         norm_linear::KERNELS,
         payment::KERNELS,

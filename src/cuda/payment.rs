@@ -20,7 +20,6 @@ crate::kernels! {
         features: Ptr<f32>,
         pctr_poi: Ptr<f32>,
         ln_z: Ptr<f64>,
-        items: Ptr<u32>,
         bids: Ptr<u64>,
         lengths: Ptr<i32>,
         first: Ptr<f32>,
@@ -31,7 +30,6 @@ crate::kernels! {
         d: u32,
         list_len: u32,
         rates: PtrMut<f32>,
-        fault: PtrMut<u32>,
     );
 }
 
@@ -62,9 +60,7 @@ pub struct PaymentInputs<'a> {
     pub pctr_poi: &'a Buffer<f32>,
     /// ln z of each slot's item, `[rows]`.
     pub ln_z: &'a Buffer<f64>,
-    /// Item of each filled slot, `[rows]`.
-    pub items: &'a Buffer<u32>,
-    /// Bids in micros, 0 for organic items, `[items]`.
+    /// Bid of each filled slot in micros, 0 for organic items, `[rows]`.
     pub bids: &'a Buffer<u64>,
 }
 
@@ -94,7 +90,7 @@ impl PaymentNetwork {
     }
 
     /// Rates [requests, slots] of the winning lists, 0 past their ends. Organic items get a rate too: they pay nothing
-    /// by construction. `fault` `[requests]` becomes 1 where a rate is not finite.
+    /// by construction.
     ///
     /// # Errors
     /// [`DeviceError::Failed`].
@@ -105,13 +101,11 @@ impl PaymentNetwork {
         inputs: PaymentInputs,
         requests: usize,
         rates: &mut Buffer<f32>,
-        fault: &mut Buffer<u32>,
     ) -> Result<(), DeviceError> {
         let rows = lists.rows();
         assert!(inputs.winner.len() >= requests && inputs.features.len() >= rows * self.d_r);
-        assert!(inputs.pctr_poi.len() >= rows && inputs.ln_z.len() >= rows && inputs.items.len() >= rows);
-        assert!(rates.len() >= requests * lists.slots && fault.len() >= requests);
-        assert!(lists.slots <= self.list_len);
+        assert!(inputs.pctr_poi.len() >= rows && inputs.ln_z.len() >= rows && inputs.bids.len() >= rows);
+        assert!(rates.len() >= requests * lists.slots && lists.slots <= self.list_len);
         if requests == 0 {
             return Ok(());
         }
@@ -123,7 +117,6 @@ impl PaymentNetwork {
             inputs.features.ptr(),
             inputs.pctr_poi.ptr(),
             inputs.ln_z.ptr(),
-            inputs.items.ptr(),
             inputs.bids.ptr(),
             lists.lengths.ptr(),
             self.first.ptr(),
@@ -134,7 +127,6 @@ impl PaymentNetwork {
             size(self.d_r),
             size(self.list_len),
             rates.ptr_mut(),
-            fault.ptr_mut(),
         )
     }
 

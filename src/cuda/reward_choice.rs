@@ -12,7 +12,6 @@ crate::kernels! {
     /// Rewards of all lists and the winner of each request.
     fn reward_choice(
         probabilities: Ptr<f32>,
-        items: Ptr<u32>,
         bids: Ptr<u64>,
         lengths: Ptr<i32>,
         scores: Ptr<f64>,
@@ -23,7 +22,6 @@ crate::kernels! {
         rows: u32,
         rewards: PtrMut<f64>,
         winner: PtrMut<u32>,
-        fault: PtrMut<u32>,
     );
 }
 
@@ -42,9 +40,7 @@ pub fn multipliers(objective: &Objective) -> [f64; 4] {
 pub struct Values<'a> {
     /// pctr_poi, pctr_creative, pcvr, [3, rows].
     pub probabilities: &'a Buffer<f32>,
-    /// Item of each filled slot, `[rows]`.
-    pub items: &'a Buffer<u32>,
-    /// Bids in micros, 0 for organic items, `[items]`.
+    /// Bid of each filled slot in micros, 0 for organic items, `[rows]`.
     pub bids: &'a Buffer<u64>,
     /// Micros in a bid unit.
     pub bid_unit: u64,
@@ -63,8 +59,6 @@ pub struct Choice<'a> {
     pub rewards: &'a mut Buffer<f64>,
     /// Index of the winning list among all lists, or [`NO_WINNER`], `[requests]`.
     pub winner: &'a mut Buffer<u32>,
-    /// `[requests]`: becomes 1 where a reward is not finite.
-    pub fault: &'a mut Buffer<u32>,
 }
 
 /// Adds up the reward of every list and chooses the winner of each of `requests` requests.
@@ -78,10 +72,10 @@ pub fn run(
     requests: usize,
     choice: &mut Choice,
 ) -> Result<(), DeviceError> {
-    assert!(values.probabilities.len() >= 3 * lists.rows() && values.items.len() >= lists.rows());
+    assert!(values.probabilities.len() >= 3 * lists.rows() && values.bids.len() >= lists.rows());
     assert!(values.scores.len() >= lists.count && choice.rewards.len() >= lists.count);
     assert!(values.objectives.len() >= 4 * requests && values.offsets.len() > requests);
-    assert!(choice.winner.len() >= requests && choice.fault.len() >= requests);
+    assert!(choice.winner.len() >= requests);
     if requests == 0 {
         return Ok(());
     }
@@ -89,7 +83,6 @@ pub fn run(
         stream,
         LaunchShape::new([size(requests), 1, 1], THREADS),
         values.probabilities.ptr(),
-        values.items.ptr(),
         values.bids.ptr(),
         lists.lengths.ptr(),
         values.scores.ptr(),
@@ -100,6 +93,5 @@ pub fn run(
         size(lists.rows()),
         choice.rewards.ptr_mut(),
         choice.winner.ptr_mut(),
-        choice.fault.ptr_mut(),
     )
 }

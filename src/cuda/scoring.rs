@@ -2,68 +2,39 @@
 
 use std::sync::Arc;
 
+use super::catalog::DeviceCatalog;
 use super::launch::{Buffer, Stream};
-use super::lists::{Lists, NO_LIST};
+use super::lists::Lists;
 use super::model::DeviceModel;
 use super::payment::PaymentInputs;
 use super::reward::RewardState;
 use super::reward_choice::{self, Choice, Values};
 use super::reward_input::{Shown, Tables};
 use crate::error::DeviceError;
-use crate::model::config::ModelConfig;
 
-/// Lists of several requests, as the kernels read them: request i has the lists `i * per_request` and following, list l
-/// the rows `l * slots` and following. Rows beyond a list's length hold zeros.
-#[derive(Debug, Default)]
-pub struct ListsInput {
+/// Lists of several requests in device memory.
+#[derive(Debug, Clone, Copy)]
+pub struct ScoringInput<'a> {
     /// Number of requests.
     pub requests: usize,
-    /// Room for lists of each.
-    pub per_request: usize,
-    /// Room for slots of each list.
-    pub slots: usize,
-    /// Filled slots of each list; -1 where there is no such list.
-    pub lengths: Vec<i32>,
+    /// The lists of all of them.
+    pub lists: Lists<'a>,
+    /// First list of each request, `[requests + 1]`.
+    pub offsets: &'a Buffer<u32>,
+    /// Request of each list.
+    pub list_request: &'a Buffer<u32>,
     /// Sum of ln z of each list.
-    pub scores: Vec<f64>,
-    /// Row in the item columns of each slot.
-    pub items: Vec<u32>,
-    /// Row in the creative columns of each slot.
-    pub creatives: Vec<u32>,
+    pub scores: &'a Buffer<f64>,
+    /// Item of each slot.
+    pub items: &'a Buffer<u32>,
+    /// Place of the creative of each slot.
+    pub creatives: &'a Buffer<u32>,
+    /// Bid of each slot in micros, 0 for organic items.
+    pub bids: &'a Buffer<u64>,
     /// ln z of each slot's item.
-    pub ln_z: Vec<f64>,
+    pub ln_z: &'a Buffer<f64>,
     /// Multipliers of each request's objective, [requests, 4].
-    pub objectives: Vec<f64>,
-    /// Codes of the items that are shown, [items, C_p].
-    pub item_codes: Vec<u16>,
-    /// Their raw embeddings, [items, d_item].
-    pub embeddings: Vec<f32>,
-    /// Their bids in micros, 0 for organic items.
-    pub bids: Vec<u64>,
-    /// Codes of the creatives that are shown, [creatives, C_c].
-    pub creative_codes: Vec<u16>,
-}
-
-impl ListsInput {
-    /// No lists, with room for `per_request` lists of `slots` slots for each of `requests` requests.
-    pub fn new(requests: usize, per_request: usize, slots: usize) -> Self {
-        let lists = requests * per_request;
-        Self {
-            requests,
-            per_request,
-            slots,
-            lengths: vec![NO_LIST; lists],
-            scores: vec![0.0; lists],
-            items: vec![0; lists * slots],
-            creatives: vec![0; lists * slots],
-            ln_z: vec![0.0; lists * slots],
-            ..Self::default()
-        }
-    }
-
-    fn rows(&self) -> usize {
-        self.items.len()
-    }
+    pub objectives: &'a Buffer<f64>,
 }
 
 /// The verdict on the lists.
@@ -77,33 +48,15 @@ pub struct Scored {
     pub winner: Vec<u32>,
     /// Rates of the winning list's slots, [requests, slots].
     pub rates: Vec<f32>,
-    /// 1 for each request with a reward that is not finite.
-    pub reward_fault: Vec<u32>,
-    /// 1 for each request with a rate that is not finite.
-    pub rate_fault: Vec<u32>,
 }
 
-/// Buffers of a pass.
+/// Buffers and results of a pass.
 #[derive(Debug)]
 pub struct ScoringState {
-    lengths: Buffer<i32>,
-    list_request: Buffer<u32>,
-    scores: Buffer<f64>,
-    items: Buffer<u32>,
-    creatives: Buffer<u32>,
-    ln_z: Buffer<f64>,
-    objectives: Buffer<f64>,
-    offsets: Buffer<u32>,
-    item_codes: Buffer<u16>,
-    embeddings: Buffer<f32>,
-    bids: Buffer<u64>,
-    creative_codes: Buffer<u16>,
     reward: RewardState,
     rewards: Buffer<f64>,
     winner: Buffer<u32>,
     rates: Buffer<f32>,
-    reward_fault: Buffer<u32>,
-    rate_fault: Buffer<u32>,
 }
 
 impl ScoringState {
@@ -118,28 +71,12 @@ impl ScoringState {
         per_request: usize,
         slots: usize,
     ) -> Result<Self, DeviceError> {
-        let ModelConfig { poi_code_layers, creative_code_layers, item_embedding_size, .. } = model.config;
         let lists = requests * per_request;
-        let rows = lists * slots;
         Ok(Self {
-            lengths: Buffer::new(stream, lists)?,
-            list_request: Buffer::new(stream, lists)?,
-            scores: Buffer::new(stream, lists)?,
-            items: Buffer::new(stream, rows)?,
-            creatives: Buffer::new(stream, rows)?,
-            ln_z: Buffer::new(stream, rows)?,
-            objectives: Buffer::new(stream, requests * 4)?,
-            offsets: Buffer::new(stream, requests + 1)?,
-            item_codes: Buffer::new(stream, rows * poi_code_layers)?,
-            embeddings: Buffer::new(stream, rows * item_embedding_size)?,
-            bids: Buffer::new(stream, rows)?,
-            creative_codes: Buffer::new(stream, rows * creative_code_layers)?,
-            reward: model.reward.state(stream, rows)?,
+            reward: model.reward.state(stream, lists * slots)?,
             rewards: Buffer::new(stream, lists)?,
             winner: Buffer::new(stream, requests)?,
             rates: Buffer::new(stream, requests * slots)?,
-            reward_fault: Buffer::new(stream, requests)?,
-            rate_fault: Buffer::new(stream, requests)?,
         })
     }
 
@@ -152,74 +89,50 @@ impl ScoringState {
         &mut self,
         stream: &dyn Stream,
         model: &DeviceModel,
+        catalog: &DeviceCatalog,
         mean: &Buffer<f32>,
-        input: &ListsInput,
-    ) -> Result<Scored, DeviceError> {
-        self.upload(input)?;
-        let lists = Lists::new(input.requests * input.per_request, input.slots, &self.lengths);
-        let shown = Shown { items: &self.items, creatives: &self.creatives, requests: &self.list_request };
+        input: ScoringInput,
+    ) -> Result<(), DeviceError> {
+        let ScoringInput { requests, lists, items, creatives, bids, .. } = input;
+        let shown = Shown { items, creatives, requests: input.list_request };
         let tables = Tables {
             embed: &model.table,
-            poi_codes: &self.item_codes,
-            creative_codes: &self.creative_codes,
-            embedding: &self.embeddings,
+            poi_codes: &catalog.item_codes,
+            creative_codes: &catalog.creative_codes,
+            embedding: &catalog.embeddings,
         };
         model.reward.run(stream, lists, shown, tables, mean, &mut self.reward)?;
         let values = Values {
             probabilities: &self.reward.probabilities,
-            items: &self.items,
-            bids: &self.bids,
+            bids,
             bid_unit: model.config.bid_unit_micros,
-            scores: &self.scores,
-            objectives: &self.objectives,
-            offsets: &self.offsets,
+            scores: input.scores,
+            objectives: input.objectives,
+            offsets: input.offsets,
         };
-        let fault = &mut self.reward_fault;
-        let mut choice = Choice { rewards: &mut self.rewards, winner: &mut self.winner, fault };
-        reward_choice::run(stream, lists, values, input.requests, &mut choice)?;
+        let mut choice = Choice { rewards: &mut self.rewards, winner: &mut self.winner };
+        reward_choice::run(stream, lists, values, requests, &mut choice)?;
         let inputs = PaymentInputs {
             winner: &self.winner,
             features: &self.reward.features,
             pctr_poi: &self.reward.probabilities,
-            ln_z: &self.ln_z,
-            items: &self.items,
-            bids: &self.bids,
+            ln_z: input.ln_z,
+            bids,
         };
-        let (rates, fault) = (&mut self.rates, &mut self.rate_fault);
-        model.payment.rates(stream, lists, inputs, input.requests, rates, fault)?;
-        self.download(input)
+        model.payment.rates(stream, lists, inputs, requests, &mut self.rates)
     }
 
-    fn upload(&mut self, input: &ListsInput) -> Result<(), DeviceError> {
-        let ListsInput { requests, per_request, .. } = *input;
-        let list_request: Vec<u32> =
-            (0..requests * per_request).map(|list| (list / per_request) as u32).collect();
-        let offsets: Vec<u32> = (0..=requests).map(|request| (request * per_request) as u32).collect();
-        self.lengths.upload(0, &input.lengths)?;
-        self.list_request.upload(0, &list_request)?;
-        self.scores.upload(0, &input.scores)?;
-        self.items.upload(0, &input.items)?;
-        self.creatives.upload(0, &input.creatives)?;
-        self.ln_z.upload(0, &input.ln_z)?;
-        self.objectives.upload(0, &input.objectives)?;
-        self.offsets.upload(0, &offsets)?;
-        self.item_codes.upload(0, &input.item_codes)?;
-        self.embeddings.upload(0, &input.embeddings)?;
-        self.bids.upload(0, &input.bids)?;
-        self.creative_codes.upload(0, &input.creative_codes)?;
-        self.reward_fault.upload(0, &vec![0; requests])?;
-        self.rate_fault.upload(0, &vec![0; requests])
-    }
-
-    fn download(&self, input: &ListsInput) -> Result<Scored, DeviceError> {
-        let (requests, rows) = (input.requests, input.rows());
+    /// Waits, and reads what the last pass found of `lists` lists of `slots` slots for `requests` requests.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    pub fn scored(&self, requests: usize, lists: usize, slots: usize) -> Result<Scored, DeviceError> {
+        let rows = lists * slots;
         let mut scored = Scored {
             probabilities: std::array::from_fn(|_| vec![0.0; rows]),
-            rewards: vec![0.0; requests * input.per_request],
+            rewards: vec![0.0; lists],
             winner: vec![0; requests],
-            rates: vec![0.0; requests * input.slots],
-            reward_fault: vec![0; requests],
-            rate_fault: vec![0; requests],
+            rates: vec![0.0; requests * slots],
         };
         for (tower, probabilities) in scored.probabilities.iter_mut().enumerate() {
             self.reward.probabilities.download(tower * rows, probabilities)?;
@@ -227,8 +140,6 @@ impl ScoringState {
         self.rewards.download(0, &mut scored.rewards)?;
         self.winner.download(0, &mut scored.winner)?;
         self.rates.download(0, &mut scored.rates)?;
-        self.reward_fault.download(0, &mut scored.reward_fault)?;
-        self.rate_fault.download(0, &mut scored.rate_fault)?;
         Ok(scored)
     }
 
@@ -251,24 +162,6 @@ impl ScoringState {
 
     /// Bytes on the device.
     pub fn bytes(&self) -> usize {
-        let words = [
-            &self.list_request,
-            &self.items,
-            &self.creatives,
-            &self.offsets,
-            &self.winner,
-            &self.reward_fault,
-            &self.rate_fault,
-        ];
-        let doubles = [&self.scores, &self.ln_z, &self.objectives, &self.rewards];
-        words.iter().map(|b| b.bytes()).sum::<usize>()
-            + doubles.iter().map(|b| b.bytes()).sum::<usize>()
-            + self.lengths.bytes()
-            + self.item_codes.bytes()
-            + self.creative_codes.bytes()
-            + self.embeddings.bytes()
-            + self.bids.bytes()
-            + self.rates.bytes()
-            + self.reward.bytes()
+        self.reward.bytes() + self.rewards.bytes() + self.winner.bytes() + self.rates.bytes()
     }
 }

@@ -10,6 +10,7 @@ use super::workspace::{Workspace, WorkspacePool};
 use super::{AuditOptions, Backend, Device, Engine, Limits, Memory};
 use crate::catalog::Catalog;
 use crate::cpu::{Isa, Precision};
+use crate::cuda::catalog::Catalogs;
 use crate::cuda::launch::Stream;
 use crate::cuda::model::DeviceModel;
 use crate::cuda::search::MAX_BEAMS;
@@ -175,7 +176,7 @@ impl EngineBuilder {
             (None, Some(Precision::Bf16)) => "cpu bf16".into(),
             (None, _) => "cpu f32".into(),
         };
-        let (backend, weights, workspaces) = match streams {
+        let (backend, held) = match streams {
             Some(streams) => gpu(&streams, &config, &weights, &limits, &catalog)?,
             None => {
                 let precision = self.precision.unwrap_or(Precision::F32);
@@ -185,7 +186,7 @@ impl EngineBuilder {
                 cpu(model, &limits, threads)?
             }
         };
-        let memory = Memory { weights, catalog: catalog.snapshot().bytes(), workspaces, loading };
+        let memory = Memory { catalog: catalog.snapshot().bytes(), loading, ..held };
         let audit = self.audit;
         Ok(Engine {
             config,
@@ -214,8 +215,8 @@ fn option(option: &'static str, message: String) -> BuildError {
     BuildError::Option { option, message }
 }
 
-/// A backend, the bytes of its weights and those of its workspaces.
-type Built = (Backend, usize, usize);
+/// A backend, and the bytes that it holds: `weights`, `device_catalog` and `workspaces`.
+type Built = (Backend, Memory);
 
 fn gpu(
     streams: &[Arc<dyn Stream>],
@@ -226,15 +227,23 @@ fn gpu(
 ) -> Result<Built, BuildError> {
     let snapshot = catalog.snapshot();
     let model = DeviceModel::load(&streams[0], config, weights)?;
+    let catalogs = Catalogs::default();
+    let device_catalog = catalogs.hold(&streams[0], config, &snapshot)?.bytes();
     let workspaces = streams
         .iter()
         .map(|stream| GpuWorkspace::new(stream, &model, limits, &snapshot))
         .collect::<Result<Vec<_>, _>>()?;
     // What the first stream uploaded is read by all.
     streams[0].synchronize()?;
-    let bytes = (model.bytes(), workspaces.iter().map(GpuWorkspace::bytes).sum());
-    let backend = GpuBackend { model, workspaces: WorkspacePool::new(workspaces), batch: limits.batch };
-    Ok((Backend::Gpu(Box::new(backend)), bytes.0, bytes.1))
+    let held = Memory {
+        weights: model.bytes(),
+        device_catalog,
+        workspaces: workspaces.iter().map(GpuWorkspace::bytes).sum(),
+        ..Memory::default()
+    };
+    let workspaces = WorkspacePool::new(workspaces);
+    let backend = GpuBackend { model, catalogs, workspaces, batch: limits.batch };
+    Ok((Backend::Gpu(Box::new(backend)), held))
 }
 
 fn cpu(model: Model, limits: &Limits, threads: usize) -> Result<Built, BuildError> {
@@ -243,10 +252,14 @@ fn cpu(model: Model, limits: &Limits, threads: usize) -> Result<Built, BuildErro
         n => Some(thread_pool(n).map_err(|e| option("threads", format!("cannot start {n}: {e}")))?),
     };
     let workspaces: Vec<_> = (0..limits.batch).map(|_| Workspace::new(&model, limits, threads)).collect();
-    let bytes = (model.bytes(), workspaces.iter().map(Workspace::bytes).sum());
+    let held = Memory {
+        weights: model.bytes(),
+        workspaces: workspaces.iter().map(Workspace::bytes).sum(),
+        ..Memory::default()
+    };
     let workspaces = WorkspacePool::new(workspaces);
     let backend = CpuBackend { model, isa: Isa::detect(), pool, workspaces };
-    Ok((Backend::Cpu(Box::new(backend)), bytes.0, bytes.1))
+    Ok((Backend::Cpu(Box::new(backend)), held))
 }
 
 fn thread_pool(threads: usize) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {

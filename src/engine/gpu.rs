@@ -6,6 +6,7 @@ use super::gpu_workspace::GpuWorkspace;
 use super::queue::Queue;
 use super::task::{Context, Generated, Task, is_finite};
 use super::workspace::WorkspacePool;
+use crate::cuda::catalog::Catalogs;
 use crate::cuda::model::DeviceModel;
 use crate::error::{DeviceError, RequestError, RequestErrorKind};
 use crate::request::Request;
@@ -14,6 +15,7 @@ use crate::response::{Response, Timings};
 /// A model on a GPU.
 pub(super) struct GpuBackend {
     pub model: DeviceModel,
+    pub catalogs: Catalogs,
     pub workspaces: WorkspacePool<GpuWorkspace>,
     /// Most requests of a batch.
     pub batch: usize,
@@ -67,27 +69,43 @@ impl GpuBackend {
                 }
             }
         }
-        let mut stages = Timings::default();
-        let parts: Vec<_> = tasks.iter().map(|task| (task, None)).collect();
-        let logits = tasks.iter().any(Task::reads_logits);
-        let batch = Batch { logits, trace: context.report.trace, ..self.batch(context) };
-        let generated = match batch.generate(workspace, &parts, &mut stages) {
-            Ok(generated) => generated,
-            Err(error) => tasks.iter().map(|_| Err(device_failed(&error))).collect(),
-        };
-        let mut again = Again { batch: self.batch(context), workspace };
-        for (((task, generated), place), resolved) in
-            tasks.into_iter().zip(generated).zip(places).zip(resolved)
-        {
-            let timings = Timings { resolve_us: resolved.resolve_us, ..stages.clone() };
-            *place = Some(generated.and_then(|generated| task.respond(generated, &mut again, timings)));
-        }
+        let count = tasks.len();
+        let answered = self.answer(workspace, context, tasks, resolved);
+        let answered =
+            answered.unwrap_or_else(|error| (0..count).map(|_| Err(device_failed(&error))).collect());
+        places.into_iter().zip(answered).for_each(|(place, answer)| *place = Some(answer));
         // Every place is filled: by an error above, or by its task.
         answers.into_iter().flatten().collect()
     }
 
-    fn batch(&self, context: Context) -> Batch<'_> {
-        Batch { model: &self.model, trace: false, logits: false, timed: context.report.timings }
+    /// Answers the requests of a batch that can be run, whose times so far are `resolved`.
+    fn answer(
+        &self,
+        workspace: &mut GpuWorkspace,
+        context: Context,
+        tasks: Vec<Task>,
+        resolved: Vec<Timings>,
+    ) -> Result<Vec<Answer>, DeviceError> {
+        let catalog = self.catalogs.hold(&workspace.stream, &self.model.config, context.snapshot)?;
+        let plain = Batch {
+            model: &self.model,
+            catalogs: &self.catalogs,
+            catalog: &catalog,
+            trace: false,
+            logits: false,
+            timed: context.report.timings,
+        };
+        let logits = tasks.iter().any(Task::reads_logits);
+        let batch = Batch { logits, trace: context.report.trace, ..plain };
+        let parts: Vec<_> = tasks.iter().map(|task| (task, None)).collect();
+        let mut stages = Timings::default();
+        let generated = batch.generate(workspace, &parts, &mut stages)?;
+        let mut again = Again { batch: plain, workspace };
+        let answer = |((task, generated), resolved): ((Task, Result<Generated, _>), Timings)| {
+            let timings = Timings { resolve_us: resolved.resolve_us, ..stages.clone() };
+            task.respond(generated?, &mut again, timings)
+        };
+        Ok(tasks.into_iter().zip(generated).zip(resolved).map(answer).collect())
     }
 }
 

@@ -3,31 +3,28 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::counterfactual::{RateQuery, Rated};
-use super::creatives::{Decision, Decisions};
-use super::gpu_lists::{Columns, assemble, lists_input};
-use super::gpu_search::LogitsLog;
+use super::gpu_lists::Found;
+use super::gpu_stages::{BatchShape, LogitsLog, Stage};
 use super::gpu_workspace::GpuWorkspace;
 use super::micros_since;
-use super::task::{Generated, Logits, Task, Tensors, is_finite};
-use crate::catalog::Snapshot;
-use crate::cuda::beam_attention::Beams;
-use crate::cuda::creative::{Job, Sources};
+use super::task::{Generated, Logits, Task, Tensors};
+use crate::cuda::catalog::{Catalogs, DeviceCatalog};
 use crate::cuda::model::DeviceModel;
-use crate::cuda::reward_choice::multipliers;
-use crate::cuda::scoring::ListsInput;
-use crate::decode::search::{CandidateList, Chosen};
-use crate::error::{DeviceError, RequestError, RequestErrorKind};
-use crate::model::payment::{PaymentInput, PaymentNetwork, write_input};
-use crate::model::reward::Shown;
+use crate::decode::search::Chosen;
+use crate::error::{DeviceError, RequestError};
+use crate::model::encoder::History;
 use crate::response::Timings;
 
 /// A task of a batch, and an item that no list of it may show.
 pub(super) type Part<'a, 't> = (&'a Task<'t>, Option<Chosen>);
 
 /// A batch that runs.
+#[derive(Clone, Copy)]
 pub(super) struct Batch<'m> {
     pub model: &'m DeviceModel,
+    pub catalogs: &'m Catalogs,
+    /// The items and creatives that all tasks see.
+    pub catalog: &'m DeviceCatalog,
     /// Whether to keep [`Generated::tensors`].
     pub trace: bool,
     /// Whether to keep [`Generated::logits`].
@@ -36,14 +33,9 @@ pub(super) struct Batch<'m> {
     pub timed: bool,
 }
 
-/// Items and creatives of the lists of each request.
-pub(super) type ShownLists = Vec<Result<Vec<Vec<Shown>>, RequestError>>;
-
-/// What the search of one request came to.
-pub(super) type Lists = Result<Vec<CandidateList>, RequestError>;
-
 impl Batch<'_> {
-    /// Searches and scores the lists of `parts`, no more than there is room for.
+    /// Searches and scores the lists of `parts`, no more than there is room for. Between the upload of what they ask for
+    /// and the download of what was found the host only enqueues.
     pub fn generate(
         &self,
         ws: &mut GpuWorkspace,
@@ -55,52 +47,39 @@ impl Batch<'_> {
         }
         self.stage(ws, &mut timings.encode_us, |ws| {
             let histories: Vec<_> = parts.iter().map(|(task, _)| &task.resolved.history).collect();
-            let (table, angles) = (self.model.table.ptr(), self.model.angles.ptr());
-            let config = &self.model.config;
-            self.model.encoder.run(&*ws.stream, config, table, angles, &histories, &mut ws.encoder)
+            self.encode(ws, &histories)
         })?;
+        let shape = self.shape(parts, ws.most_beams);
         let mut log = self.logits.then(LogitsLog::new);
-        let beams = self.beams(parts, ws.most_beams);
-        let lists = self.stage(ws, &mut timings.search_us, |ws| {
-            self.search(ws, parts, beams, log.as_mut())?;
-            ws.search.finish()?;
-            let lists = ws.search.lists()?;
-            self.refuse_infinite(ws, lists)
+        self.stage(ws, &mut timings.search_us, |ws| {
+            self.begin(ws, parts, shape)?;
+            match &mut log {
+                // What is read between the steps cannot be recorded.
+                Some(log) => self.search(ws, shape, Some(log)),
+                None => self.replay(ws, Stage::Search, shape, |ws| self.search(ws, shape, None)),
+            }
         })?;
-        let decisions: Vec<Decisions> = lists
-            .iter()
-            .map(|lists| Decisions::of(lists.as_ref().map_or(&[], |l| l), self.model.config.poi_code_layers))
-            .collect();
-        let shown = self
-            .stage(ws, &mut timings.creative_us, |ws| self.choose_creatives(ws, parts, beams, &decisions))?;
-        let (input, scored) = self.stage(ws, &mut timings.reward_us, |ws| {
-            let input = lists_input(parts, beams.beams, &lists, &shown);
-            let scored = ws.scoring.run(&*ws.stream, self.model, &ws.encoder.mean, &input)?;
-            Ok((input, scored))
+        self.stage(ws, &mut timings.creative_us, |ws| {
+            self.replay(ws, Stage::Creatives, shape, |ws| self.choose_creatives(ws, shape))
         })?;
+        let found = self.stage(ws, &mut timings.reward_us, |ws| {
+            self.replay(ws, Stage::Scoring, shape, |ws| self.score(ws, shape))?;
+            Found::read(ws, self.model.shape.d, shape)
+        })?;
+        let mut all = found.generated(parts.iter().map(|(task, _)| *task), self.catalog);
         let log = log.map(Arc::new);
-        let results = lists.into_iter().zip(shown).enumerate();
-        let mut out = Vec::with_capacity(parts.len());
-        for (index, (lists, shown)) in results {
-            let generated =
-                lists.and_then(|lists| assemble(parts[index].0, index, lists, shown?, &input, &scored));
-            let generated = generated.map(|generated| Generated {
-                logits: log.clone().map(|steps| Logits {
-                    steps,
-                    first: index * beams.beams,
-                    width: self.model.config.codebook_size,
-                }),
-                ..generated
+        for (request, generated) in all.iter_mut().enumerate() {
+            let Ok(generated) = generated else { continue };
+            generated.logits = log.clone().map(|steps| Logits {
+                steps,
+                first: request * shape.beams.beams,
+                width: self.model.config.codebook_size,
             });
-            out.push(match generated {
-                Ok(mut generated) if self.trace => {
-                    generated.tensors = Some(self.tensors(ws, index, &generated, &input)?);
-                    Ok(generated)
-                }
-                generated => generated,
-            });
+            if self.trace {
+                generated.tensors = Some(self.tensors(ws, shape, request, generated)?);
+            }
         }
-        Ok(out)
+        Ok(all)
     }
 
     /// Runs a stage, and adds its time to `micros` where times are asked for.
@@ -119,111 +98,19 @@ impl Batch<'_> {
         Ok(out)
     }
 
-    /// Refuses the requests whose encoder states hold an infinity or no number: their mean does then too.
-    fn refuse_infinite(&self, ws: &GpuWorkspace, lists: Vec<Lists>) -> Result<Vec<Lists>, DeviceError> {
-        let d = self.model.shape.d;
-        let mut means = vec![0.0; lists.len() * d];
-        ws.encoder.mean.download(0, &mut means)?;
-        let checked = means.chunks_exact(d).zip(lists).map(|(mean, lists)| {
-            is_finite("history", "the encoder's output", mean.iter().copied().map(f64::from))?;
-            lists
-        });
-        Ok(checked.collect())
-    }
-
-    /// Items and creatives of all lists of all requests.
-    fn choose_creatives(
-        &self,
-        ws: &mut GpuWorkspace,
-        parts: &[Part],
-        beams: Beams,
-        decisions: &[Decisions],
-    ) -> Result<ShownLists, DeviceError> {
-        let config = &self.model.config;
-        let Some((task, _)) = parts.first() else { return Ok(Vec::new()) };
-        let snapshot = task.context.snapshot;
-        let rows = beams.requests * beams.beams;
-        let jobs: Vec<Vec<Job>> = decisions
-            .iter()
-            .enumerate()
-            .map(|(request, decisions)| {
-                let hidden = |decision: &Decision| {
-                    (decision.position * rows + request * beams.beams) as u32 + decision.row
-                };
-                let job = |decision: &Decision| Job {
-                    hidden: hidden(decision),
-                    creatives: sorted_creatives(snapshot, decision.item),
-                };
-                decisions.all.iter().map(job).collect()
-            })
-            .collect();
-        let sources = Sources {
-            table: &self.model.table,
-            angles: self.model.angles.ptr(),
-            hidden: &ws.decoder.hidden,
-            cross: self.model.encoder.cross(&ws.encoder, config.decoder_layers),
-            longest: beams.most_keys,
-        };
-        let codes = |creative| snapshot.creative_codes(creative);
-        let creative = &self.model.creative;
-        let chosen = creative.choose(&ws.stream, config, sources, &jobs, codes, &mut ws.creative)?;
-        let shown = chosen.into_iter().zip(decisions).map(|(chosen, decisions)| match chosen {
-            Some(chosen) => Ok(decisions.shown(&chosen)),
-            None => Err(RequestError::new(
-                RequestErrorKind::NotFinite,
-                "history",
-                "the logit of a creative code is not finite",
-            )),
-        });
-        Ok(shown.collect())
-    }
-
-    /// The payment network's rate of each query, about a request whose history this encodes.
-    pub fn rates(
-        &self,
-        ws: &mut GpuWorkspace,
-        task: &Task,
-        queries: &[RateQuery],
-    ) -> Result<Vec<Rated>, DeviceError> {
-        let config = &self.model.config;
+    /// The encoder's states of some histories.
+    pub fn encode(&self, ws: &mut GpuWorkspace, histories: &[&History]) -> Result<(), DeviceError> {
         let (table, angles) = (self.model.table.ptr(), self.model.angles.ptr());
-        let histories = [&task.resolved.history];
-        self.model.encoder.run(&*ws.stream, config, table, angles, &histories, &mut ws.encoder)?;
-        let slots = task.resolved.rules.list_len;
-        let rate = |query: &RateQuery| {
-            let mut input = ListsInput::new(1, 1, slots);
-            let mut columns = Columns::default();
-            input.objectives.extend(multipliers(&task.request.objective));
-            input.lengths[0] = query.shown.len() as i32;
-            input.ln_z[query.slot] = query.ln_z;
-            for (row, shown) in query.shown.iter().enumerate() {
-                input.items[row] = columns.item(task.context, shown.item, &mut input);
-                input.creatives[row] = columns.creative(task.context.snapshot, shown.creative, &mut input);
-            }
-            // One list, which wins.
-            let scored = ws.scoring.run(&*ws.stream, self.model, &ws.encoder.mean, &input)?;
-            let features = ws.scoring.features(self.model, slots, 0, query.shown.len())?;
-            let read = features.chunks_exact(config.reward_hidden_size).zip(query.values);
-            let read: Vec<PaymentInput> = read
-                .map(|(features, value)| PaymentInput {
-                    features,
-                    bid: value.bid,
-                    z_pctr: libm::exp(query.ln_z) * value.pctr_poi,
-                })
-                .collect();
-            let mut input = vec![0.0; PaymentNetwork::input_size(config)];
-            write_input(&read, query.slot, &mut input);
-            Ok(Rated { rate: f64::from(scored.rates[query.slot]), input })
-        };
-        queries.iter().map(rate).collect()
+        let config = &self.model.config;
+        self.model.encoder.run(&*ws.stream, config, table, angles, histories, &mut ws.encoder)
     }
 
     fn tensors(
         &self,
         ws: &GpuWorkspace,
+        shape: BatchShape,
         request: usize,
         generated: &Generated,
-        input: &ListsInput,
     ) -> Result<Tensors, DeviceError> {
         let config = &self.model.config;
         let d = self.model.shape.d;
@@ -234,15 +121,8 @@ impl Batch<'_> {
         let filled = best.items.len() * config.poi_code_layers;
         let logits = generated.logits.as_ref();
         let poi_logits = logits.map_or_else(Vec::new, |logits| logits.along(best, filled));
-        let list = request * input.per_request + generated.winner;
-        let features = ws.scoring.features(self.model, input.slots, list, best.items.len())?;
+        let list = request * shape.beams.beams + generated.winner;
+        let features = ws.scoring.features(self.model, shape.slots, list, best.items.len())?;
         Ok(Tensors { encoder, poi_logits, features })
     }
-}
-
-/// The creatives of an item in the order of their codes, equals in catalog order.
-fn sorted_creatives(snapshot: &Snapshot, item: u32) -> Vec<u32> {
-    let mut creatives: Vec<u32> = snapshot.creatives(item).collect();
-    creatives.sort_by_key(|&creative| snapshot.creative_codes(creative));
-    creatives
 }

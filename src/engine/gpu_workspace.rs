@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Limits;
-use super::gpu_search::Loop;
+use super::gpu_stages::Recording;
 use crate::catalog::Snapshot;
 use crate::cuda::beam_attention::Beams;
 use crate::cuda::creative::CreativeState;
 use crate::cuda::decoder::DecoderState;
 use crate::cuda::encoder::EncoderState;
-use crate::cuda::launch::{Graph, Stream};
+use crate::cuda::launch::{Buffer, Graph, Stream};
+use crate::cuda::list_slots::ListSlots;
 use crate::cuda::model::DeviceModel;
 use crate::cuda::scoring::ScoringState;
 use crate::cuda::search::{Search, SearchLimits};
@@ -18,13 +19,16 @@ use crate::error::DeviceError;
 
 /// The buffers of a batch, all in the memory of one device, and the stream that works on them.
 pub(super) struct GpuWorkspace {
-    /// Recorded decode loops. They use the buffers below, and go before them.
-    pub loops: HashMap<Loop, Box<dyn Graph>>,
+    /// Recorded stages. They use the buffers below, and go before them.
+    pub recordings: HashMap<Recording, Box<dyn Graph>>,
     pub stream: Arc<dyn Stream>,
     pub encoder: EncoderState,
     pub search: Search,
     pub decoder: DecoderState,
+    pub slots: ListSlots,
     pub creative: CreativeState,
+    /// Multipliers of each request's objective, [requests, 4].
+    pub objectives: Buffer<f64>,
     pub scoring: ScoringState,
     pub most_beams: usize,
 }
@@ -53,12 +57,14 @@ impl GpuWorkspace {
         let mut search = Search::new(stream, limits, config.poi_code_layers, config.codebook_size)?;
         search.hold_all(snapshot)?;
         Ok(Self {
-            loops: HashMap::new(),
+            recordings: HashMap::new(),
             most_beams: beams,
             encoder: model.encoder.state(stream, batch, tokens, features)?,
             search,
             decoder: model.decoder.state(stream, config, rows(beams), positions)?,
+            slots: ListSlots::new(stream, batch, beams, slots)?,
             creative: model.creative.state(stream, config, rows(beams * slots))?,
+            objectives: Buffer::new(stream, 4 * batch)?,
             scoring: ScoringState::new(stream, model, batch, beams, slots)?,
             stream: stream.clone(),
         })
@@ -69,7 +75,9 @@ impl GpuWorkspace {
         self.encoder.bytes()
             + self.search.bytes()
             + self.decoder.bytes()
+            + self.slots.bytes()
             + self.creative.bytes()
+            + self.objectives.bytes()
             + self.scoring.bytes()
     }
 }

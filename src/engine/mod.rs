@@ -11,7 +11,8 @@ mod generation;
 mod gpu;
 mod gpu_batch;
 mod gpu_lists;
-mod gpu_search;
+mod gpu_rates;
+mod gpu_stages;
 mod gpu_workspace;
 mod grounds;
 mod payments;
@@ -50,12 +51,15 @@ pub struct Limits {
 }
 
 /// Bytes that an engine holds, as announced when it is built. On a GPU weights and workspaces are in its memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Packed weights.
     pub weights: usize,
     /// Catalog columns and indexes, without the memory-mapped embeddings.
     pub catalog: usize,
+    /// Codes and embeddings of the catalog in the memory of a GPU. While one with more items takes its place there are
+    /// both.
+    pub device_catalog: usize,
     /// Workspaces of all requests in flight.
     pub workspaces: usize,
     /// Weights file, mapped while the engine is built and released before the workspaces are made.
@@ -65,7 +69,7 @@ pub struct Memory {
 impl Memory {
     /// Bytes held while serving.
     pub fn total(&self) -> usize {
-        self.weights + self.catalog + self.workspaces
+        self.weights + self.catalog + self.device_catalog + self.workspaces
     }
 
     /// Most bytes held at any time, building included.

@@ -4,8 +4,9 @@ use bidslate::cpu::norm::rms_norm;
 use bidslate::cpu::{Exec, Isa};
 use bidslate::cuda::creative_choose::{self, Choices, Layer};
 use bidslate::cuda::creative_input::{self, NO_ROW, Norms, Rows};
-use bidslate::cuda::launch::Buffer;
+use bidslate::cuda::launch::{Buffer, Stream};
 use half::bf16;
+use std::sync::Arc;
 
 use crate::setup::Inputs;
 use crate::streams::streams;
@@ -98,6 +99,20 @@ impl Items {
     }
 }
 
+/// The begins and the ends of ranges, on a device.
+fn ends(stream: &Arc<dyn Stream>, ranges: &[[u32; 2]]) -> [Buffer<u32>; 2] {
+    [0, 1].map(|end| {
+        let values: Vec<u32> = ranges.iter().map(|range| range[end]).collect();
+        Buffer::from_slice(stream, &values).unwrap()
+    })
+}
+
+/// The ranges that are left.
+fn left(choices: &Choices) -> Vec<[u32; 2]> {
+    let (begin, end) = (choices.begin.to_vec().unwrap(), choices.end.to_vec().unwrap());
+    begin.into_iter().zip(end).map(|(begin, end)| [begin, end]).collect()
+}
+
 #[test]
 fn chooses_by_the_definition_layer_after_layer() {
     let mut inputs = Inputs::new();
@@ -106,15 +121,15 @@ fn chooses_by_the_definition_layer_after_layer() {
     for stream in streams() {
         for codebook in [2, 7, 65_536] {
             let items = Items::new(&mut inputs, &sizes, codebook);
-            let request = inputs.indices(rows, 3);
             let codes = Buffer::from_slice(&stream, &items.codes).unwrap();
-            let mut range = Buffer::from_slice(&stream, items.ranges.as_flattened()).unwrap();
+            let [mut begin, mut end] = ends(&stream, &items.ranges);
             let mut token = Buffer::from_slice(&stream, &vec![u32::MAX; rows]).unwrap();
             let mut fault = Buffer::from_slice(&stream, &[0; 3]).unwrap();
             let mut choices = Choices {
                 codes: &codes,
-                request: &Buffer::from_slice(&stream, &request).unwrap(),
-                range: &mut range,
+                per_request: rows / 3,
+                begin: &mut begin,
+                end: &mut end,
                 token: &mut token,
                 fault: &mut fault,
             };
@@ -141,7 +156,7 @@ fn chooses_by_the_definition_layer_after_layer() {
                     }
                 }
                 assert_eq!(choices.token.to_vec().unwrap(), tokens, "layer {index}, codebook {codebook}");
-                assert_eq!(choices.range.to_vec().unwrap(), ranges.as_flattened(), "layer {index}");
+                assert_eq!(left(&choices), ranges, "layer {index}");
             }
             assert_eq!(choices.fault.to_vec().unwrap(), [0; 3]);
         }
@@ -156,21 +171,22 @@ fn a_logit_that_is_not_finite_faults_its_request_alone() {
         let logits =
             [[f32::NAN; 4], [0.0, f32::INFINITY, 0.0, 0.0], [f32::NAN; 4], [0.0, 1.0, 0.0, f32::NAN]];
         let codes = Buffer::from_slice(&stream, &codes).unwrap();
-        let mut range = Buffer::from_slice(&stream, &[0, 1, 1, 3, 3, 5, 5, 7]).unwrap();
+        let [mut begin, mut end] = ends(&stream, &[[0, 1], [1, 3], [3, 5], [5, 7]]);
         let mut token = Buffer::from_slice(&stream, &[9; 4]).unwrap();
         let mut fault = Buffer::from_slice(&stream, &[0; 4]).unwrap();
         let mut choices = Choices {
             codes: &codes,
-            request: &Buffer::from_slice(&stream, &[0, 1, 2, 3]).unwrap(),
-            range: &mut range,
+            per_request: 1,
+            begin: &mut begin,
+            end: &mut end,
             token: &mut token,
             fault: &mut fault,
         };
         let logits = Buffer::from_slice(&stream, logits.as_flattened()).unwrap();
         let layer = Layer { index: 0, count: LAYERS, codebook: 4, first_token: 50 };
         creative_choose::run(&*stream, &logits, layer, 4, &mut choices).unwrap();
+        assert_eq!(left(&choices), [[0, 1], [1, 3], [3, 5], [6, 7]]);
         assert_eq!(fault.to_vec().unwrap(), [0, 1, 0, 0]);
         assert_eq!(token.to_vec().unwrap(), [50, 50, 52, 51]);
-        assert_eq!(range.to_vec().unwrap(), [0, 1, 1, 3, 3, 5, 6, 7]);
     }
 }

@@ -207,7 +207,6 @@ struct DeviceTables {
     poi_codes: Buffer<u16>,
     creative_codes: Buffer<u16>,
     embedding: Buffer<f32>,
-    bids: Buffer<u64>,
 }
 
 impl DeviceTables {
@@ -222,18 +221,16 @@ impl DeviceTables {
         let poi_codes: Vec<u16> = world.items().flat_map(|item| snapshot.codes(item)).copied().collect();
         let creatives = 0..snapshot.creatives_len() as u32;
         let creative_codes: Vec<u16> = creatives.flat_map(|c| snapshot.creative_codes(c)).copied().collect();
-        let bids: Vec<u64> = world.items().map(|item| snapshot.bid(item).0).collect();
         Self {
             embed: Buffer::from_slice(stream, &embed).unwrap(),
             poi_codes: Buffer::from_slice(stream, &poi_codes).unwrap(),
             creative_codes: Buffer::from_slice(stream, &creative_codes).unwrap(),
             embedding: Buffer::from_slice(stream, &embedding).unwrap(),
-            bids: Buffer::from_slice(stream, &bids).unwrap(),
         }
     }
 
     fn tables(&self) -> Tables<'_> {
-        let Self { embed, poi_codes, creative_codes, embedding, .. } = self;
+        let Self { embed, poi_codes, creative_codes, embedding } = self;
         Tables { embed, poi_codes, creative_codes, embedding }
     }
 }
@@ -257,6 +254,8 @@ fn check(stream: &Arc<dyn Stream>, world: &World, searched: &Searched, slots: us
         .enumerate()
         .flat_map(|(request, w)| vec![request as u32; (w[1] - w[0]) as usize])
         .collect();
+    let bid = |list: usize, slot: usize| world.snapshot.bid(searched.shown[list][slot].item).0;
+    let bids = Buffer::from_slice(stream, &searched.rows(slots, u64::MAX, bid)).unwrap();
     let items = Buffer::from_slice(stream, &items).unwrap();
     let shown = DeviceShown {
         items: &items,
@@ -284,17 +283,15 @@ fn check(stream: &Arc<dyn Stream>, world: &World, searched: &Searched, slots: us
     let objectives: Vec<f64> = searched.objectives.iter().flat_map(multipliers).collect();
     let mut rewards = Buffer::new(stream, count).unwrap();
     let mut winner = Buffer::new(stream, requests).unwrap();
-    let mut fault = Buffer::from_slice(stream, &vec![0; requests]).unwrap();
     let values = Values {
         probabilities: &state.probabilities,
-        items: &items,
-        bids: &tables.bids,
+        bids: &bids,
         bid_unit: config.bid_unit_micros,
         scores: &Buffer::from_slice(stream, &searched.scores).unwrap(),
         objectives: &Buffer::from_slice(stream, &objectives).unwrap(),
         offsets: &Buffer::from_slice(stream, &searched.offsets).unwrap(),
     };
-    let mut choice = Choice { rewards: &mut rewards, winner: &mut winner, fault: &mut fault };
+    let mut choice = Choice { rewards: &mut rewards, winner: &mut winner };
     reward_choice::run(&**stream, lists, values, requests, &mut choice).unwrap();
     assert_eq!(rewards.to_vec().unwrap(), want.rewards, "{what}");
     assert_eq!(winner.to_vec().unwrap(), want.winners, "{what}");
@@ -307,12 +304,10 @@ fn check(stream: &Arc<dyn Stream>, world: &World, searched: &Searched, slots: us
         features: &state.features,
         pctr_poi: &state.probabilities,
         ln_z: &Buffer::from_slice(stream, &ln_z).unwrap(),
-        items: &items,
-        bids: &tables.bids,
+        bids: &bids,
     };
-    payment.rates(&**stream, lists, inputs, requests, &mut rates, &mut fault).unwrap();
+    payment.rates(&**stream, lists, inputs, requests, &mut rates).unwrap();
     assert_same(&rates.to_vec().unwrap(), &want.rates, &format!("rates, {what}"));
-    assert_eq!(fault.to_vec().unwrap(), vec![0; requests], "{what}");
 }
 
 #[test]

@@ -9,21 +9,20 @@ use std::sync::Arc;
 use crate::setup::Inputs;
 use crate::streams::streams;
 
-/// Rewards, winners and faults where list l has one slot with probability `probabilities[l]`, which is its reward.
+/// Rewards and winners where list l has one slot with probability `probabilities[l]`, which is its reward.
 fn choose(
     stream: &Arc<dyn Stream>,
     probabilities: &[f32],
     lengths: &[i32],
     scores: &[f64],
     offsets: &[u32],
-) -> (Vec<f64>, Vec<u32>, Vec<u32>) {
+) -> (Vec<f64>, Vec<u32>) {
     let (count, requests) = (lengths.len(), offsets.len() - 1);
     let three: Vec<f32> = [probabilities, &vec![0.0; 2 * count]].concat();
     let lengths = Buffer::from_slice(stream, lengths).unwrap();
     let values = Values {
         probabilities: &Buffer::from_slice(stream, &three).unwrap(),
-        items: &Buffer::from_slice(stream, &vec![0; count]).unwrap(),
-        bids: &Buffer::from_slice(stream, &[0]).unwrap(),
+        bids: &Buffer::from_slice(stream, &vec![0; count]).unwrap(),
         bid_unit: 1,
         scores: &Buffer::from_slice(stream, scores).unwrap(),
         objectives: &Buffer::from_slice(stream, &[0.0, 1.0, 0.0, 0.0].repeat(requests)).unwrap(),
@@ -31,10 +30,9 @@ fn choose(
     };
     let mut rewards = Buffer::new(stream, count).unwrap();
     let mut winner = Buffer::new(stream, requests).unwrap();
-    let mut fault = Buffer::from_slice(stream, &vec![0; requests]).unwrap();
-    let mut choice = Choice { rewards: &mut rewards, winner: &mut winner, fault: &mut fault };
+    let mut choice = Choice { rewards: &mut rewards, winner: &mut winner };
     reward_choice::run(&**stream, Lists::new(count, 1, &lengths), values, requests, &mut choice).unwrap();
-    (rewards.to_vec().unwrap(), winner.to_vec().unwrap(), fault.to_vec().unwrap())
+    (rewards.to_vec().unwrap(), winner.to_vec().unwrap())
 }
 
 #[test]
@@ -49,7 +47,7 @@ fn ties_go_to_the_score_then_to_the_lower_index() {
             let contenders = probabilities.iter().map(|&p| f64::from(p)).zip(scores.iter().copied());
             let want = cpu_winner(contenders).unwrap() as u32;
             let lengths = vec![1; count];
-            let (_, winners, _) = choose(&stream, &probabilities, &lengths, &scores, &[0, count as u32]);
+            let (_, winners) = choose(&stream, &probabilities, &lengths, &scores, &[0, count as u32]);
             assert_eq!(winners, [want], "{count} lists");
         }
     }
@@ -60,18 +58,19 @@ fn an_empty_list_may_win_and_a_missing_one_never() {
     for stream in streams() {
         let lengths = [NO_LIST, 0, NO_LIST, NO_LIST, NO_LIST, 1];
         let scores = [9.0, -5.0, 9.0, 9.0, 9.0, -1.0];
-        let (rewards, winners, faults) = choose(&stream, &[0.5; 6], &lengths, &scores, &[0, 3, 4, 4, 6]);
+        let (rewards, winners) = choose(&stream, &[0.5; 6], &lengths, &scores, &[0, 3, 4, 4, 6]);
         assert_eq!(winners, [1, NO_WINNER, NO_WINNER, 5]);
         assert_eq!(rewards, [0.0, 0.0, 0.0, 0.0, 0.0, 0.5]);
-        assert_eq!(faults, [0; 4]);
     }
 }
 
 #[test]
-fn a_reward_that_is_not_finite_faults_its_request_alone() {
+fn a_reward_that_is_not_finite_touches_its_request_alone() {
     for stream in streams() {
         let probabilities = [0.5, f32::NAN, 0.25, f32::INFINITY, 0.75];
-        let (_, winners, faults) = choose(&stream, &probabilities, &[1; 5], &[0.0; 5], &[0, 2, 3, 5]);
-        assert_eq!((winners[1], faults), (2, vec![1, 0, 1]));
+        let (rewards, winners) = choose(&stream, &probabilities, &[1; 5], &[0.0; 5], &[0, 2, 3, 5]);
+        let finite: Vec<bool> = rewards.iter().map(|reward| reward.is_finite()).collect();
+        assert_eq!(finite, [true, false, true, false, true]);
+        assert_eq!(winners[1], 2);
     }
 }

@@ -19,7 +19,7 @@ mod trie;
 use std::sync::Arc;
 
 use crate::catalog::Snapshot;
-use crate::cuda::launch::{LaunchShape, Ptr, Stream};
+use crate::cuda::launch::{Buffer, LaunchShape, Ptr, Stream};
 use crate::cuda::lists::MAX_SLOTS;
 use crate::decode::candidates::Ads;
 use crate::decode::search::{CandidateList, SearchRules};
@@ -82,11 +82,42 @@ pub struct Search {
     batch: Batch,
 }
 
+/// The lists of a batch in device memory, best beam first: those of request q of R are lists q N to q N + N - 1.
+#[derive(Clone, Copy)]
+pub struct SearchedLists<'a> {
+    /// R: requests.
+    pub requests: usize,
+    /// N: room for lists of each.
+    pub per_request: usize,
+    /// S: slots of the longest list that was asked for.
+    pub slots: usize,
+    /// C_p: code layers of an item.
+    pub layers: usize,
+    /// P: entries of a path.
+    pub positions: usize,
+    /// Lists of each request, `[R]`; 0 where its logits were not finite.
+    pub counts: &'a Buffer<u32>,
+    /// Items as rows of the snapshot, `[R, N, S]`, `u32::MAX` behind the last.
+    pub items: &'a Buffer<u32>,
+    /// The ads among them, in `ad_bids`, `[R, N, S]`, `u32::MAX` for organic items.
+    pub ads: &'a Buffer<u32>,
+    /// ln z of the items, `[R, N, S]`.
+    pub ln_z: &'a Buffer<f64>,
+    /// Score of every list, `[R, N]`.
+    pub scores: &'a Buffer<f64>,
+    /// The row that ran the prefix of every list at each position, `[R, N, P]`, `u32::MAX` behind the last.
+    pub paths: &'a Buffer<u32>,
+    /// Bids of ads in micros.
+    pub ad_bids: &'a Buffer<u64>,
+}
+
 /// The batch at hand.
 #[derive(Default)]
 struct Batch {
     /// N: rows of each request.
     rows: usize,
+    /// Slots of the longest list.
+    slots: usize,
     requests: Vec<Member>,
 }
 
@@ -164,6 +195,7 @@ impl Search {
         self.check(requests, rows)?;
         self.batch.requests.clear();
         self.batch.rows = rows;
+        self.batch.slots = requests.iter().map(|request| request.rules.list_len).max().unwrap_or(0);
         let trees = self.forest.hold(requests.iter().map(|request| (request.snapshot, request.ads)))?;
         self.upload(requests, &trees)?;
         self.batch.requests.extend(
@@ -346,7 +378,7 @@ impl Search {
         )
     }
 
-    /// Writes the lists to [`Search::items`] and the other results, after the last step.
+    /// Writes the lists to [`Search::searched`], after the last step.
     ///
     /// # Errors
     /// [`DeviceError::Failed`].
@@ -370,7 +402,7 @@ impl Search {
             tables.ln_zs.ptr_mut(),
             tables.scores.ptr_mut(),
             tables.paths.ptr_mut(),
-            self.limits.slots as u32,
+            self.batch.slots as u32,
             layers,
             positions,
         )
@@ -410,7 +442,7 @@ impl Search {
         self.tables.rows.ptr()
     }
 
-    /// Entries of each row of [`Search::ancestors`] and [`Search::paths`]: C_p times the most slots, plus 1.
+    /// Entries of each row of [`Search::ancestors`] and of a path: C_p times the most slots, plus 1.
     pub fn positions(&self) -> usize {
         self.limits.slots * self.layers + 1
     }
@@ -420,30 +452,23 @@ impl Search {
         self.tables.position.ptr()
     }
 
-    /// Lists of each request, `[R]`; 0 where its logits were not finite.
-    pub fn list_counts(&self) -> Ptr<u32> {
-        self.tables.counts.ptr()
-    }
-
-    /// Items of every list as rows of the snapshot, `[R, N, slots]`, `u32::MAX` behind the last; slots are those of the
-    /// limits.
-    pub fn items(&self) -> Ptr<u32> {
-        self.tables.items.ptr()
-    }
-
-    /// ln z of these items, `[R, N, slots]`.
-    pub fn item_ln_z(&self) -> Ptr<f64> {
-        self.tables.ln_zs.ptr()
-    }
-
-    /// Score of every list, `[R, N]`.
-    pub fn scores(&self) -> Ptr<f64> {
-        self.tables.scores.ptr()
-    }
-
-    /// The row that ran the prefix of every list at each position, `[R, N, positions]`, `u32::MAX` behind the last.
-    pub fn paths(&self) -> Ptr<u32> {
-        self.tables.paths.ptr()
+    /// Where [`Search::finish`] writes the lists of this batch.
+    pub fn searched(&self) -> SearchedLists<'_> {
+        let tables = &self.tables;
+        SearchedLists {
+            requests: self.batch.requests.len(),
+            per_request: self.batch.rows,
+            slots: self.batch.slots,
+            layers: self.layers,
+            positions: self.positions(),
+            counts: &tables.counts,
+            items: &tables.items,
+            ads: &tables.list_ads,
+            ln_z: &tables.ln_zs,
+            scores: &tables.scores,
+            paths: &tables.paths,
+            ad_bids: &self.forest.tables().ad_bids,
+        }
     }
 
     fn block_per_beam(&self) -> LaunchShape {

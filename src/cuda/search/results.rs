@@ -20,7 +20,7 @@ impl Results {
     pub(super) fn download(search: &Search) -> Result<Self, DeviceError> {
         let (tables, requests) = (&search.tables, search.batch.requests.len());
         let lists = requests * search.batch.rows;
-        let (slots, positions) = (search.limits.slots, search.positions());
+        let (slots, positions) = (search.batch.slots, search.positions());
         Ok(Self {
             progress: read(&tables.progress, requests * Progress::WORDS)?,
             items: read(&tables.items, lists * slots)?,
@@ -47,7 +47,7 @@ impl Results {
     }
 
     fn list(&self, search: &Search, member: &Member, list: usize) -> CandidateList {
-        let (slots, positions) = (search.limits.slots, search.positions());
+        let (slots, positions) = (search.batch.slots, search.positions());
         let items = (list * slots..list * slots + member.list_len)
             .take_while(|&at| self.items[at] != NONE)
             .map(|at| Chosen {

@@ -1,0 +1,98 @@
+//! A stream that tells what is asked of it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bidslate::cuda::launch::{Address, Argument, Graph, Kernel, LaunchShape, Stream};
+use bidslate::error::DeviceError;
+
+/// A copy between host and device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// To the device.
+    Up,
+    /// To the host.
+    Down,
+}
+
+/// What is called before each launch that is not part of a graph, with the name of the kernel.
+pub type Hook = Box<dyn Fn(&'static str) + Send + Sync>;
+
+/// A stream that notes the copies between host and device.
+pub struct Watched {
+    inner: Arc<dyn Stream>,
+    copies: Mutex<Vec<Copied>>,
+    hook: Hook,
+}
+
+impl Watched {
+    pub fn new(inner: Arc<dyn Stream>, hook: Hook) -> Arc<Self> {
+        Arc::new(Self { inner, copies: Mutex::default(), hook })
+    }
+
+    /// The copies since the last call.
+    pub fn copies(&self) -> Vec<Copied> {
+        std::mem::take(&mut self.copies.lock().unwrap())
+    }
+}
+
+impl Stream for Watched {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn kind(&self) -> String {
+        self.inner.kind()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
+        self.inner.allocate(bytes)
+    }
+
+    fn free(&self, address: Address) {
+        self.inner.free(address);
+    }
+
+    fn upload(&self, to: Address, from: &[u8]) -> Result<(), DeviceError> {
+        self.copies.lock().unwrap().push(Copied::Up);
+        self.inner.upload(to, from)
+    }
+
+    fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {
+        self.copies.lock().unwrap().push(Copied::Down);
+        self.inner.download(from, to)
+    }
+
+    fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), DeviceError> {
+        self.inner.copy(to, from, bytes)
+    }
+
+    fn launch(
+        &self,
+        kernel: &'static Kernel,
+        shape: LaunchShape,
+        arguments: &[Argument],
+    ) -> Result<(), DeviceError> {
+        (self.hook)(kernel.name);
+        self.inner.launch(kernel, shape, arguments)
+    }
+
+    fn synchronize(&self) -> Result<(), DeviceError> {
+        self.inner.synchronize()
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {
+        self.inner.time(work)
+    }
+
+    fn shared_bytes(&self) -> usize {
+        self.inner.shared_bytes()
+    }
+
+    fn capture(
+        &self,
+        work: &mut dyn FnMut() -> Result<(), DeviceError>,
+    ) -> Result<Box<dyn Graph>, DeviceError> {
+        self.inner.capture(work)
+    }
+}
