@@ -8,7 +8,7 @@ use bidslate::request::Request;
 use bidslate::response::Response;
 use world::World;
 
-const ALL: Report = Report { timings: false, quotes: true, trace: true, grounds: true };
+const ALL: Report = Report { timings: false, quotes: true, trace: true, grounds: true, rate_inputs: true };
 
 fn run(engine: &Engine, requests: &[Request]) -> Vec<Response> {
     engine.allocate_with(requests, ALL).into_iter().map(Result::unwrap).collect()
