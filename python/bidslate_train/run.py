@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,10 @@ def make_tokens(run: Run) -> None:
     directory = run.out / "tokens"
     quantizer = directory / "quantizer.safetensors"
     items = run.data / "items.jsonl"
-    tokens.train(run.config, run.settings.table("tokens", TokenSettings), items, quantizer, run.seed)
+    uses = tokens.train(run.config, run.settings.table("tokens", TokenSettings), items, quantizer, run.seed)
+    replace(
+        directory / "use.json", json.dumps({kind: asdict(use) for kind, use in uses.items()}, indent=2) + "\n"
+    )
     replace(directory / "config.json", run.config.to_json())
     build = ("catalog", "build", "--model", directory, "--items", items, "--quantizer", quantizer)
     print(engine.bidslate(*build, "--out", run.catalog), end="", flush=True)
