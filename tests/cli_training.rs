@@ -158,10 +158,18 @@ fn rate(weights: &SafeTensors, input: &[f64]) -> f64 {
 
 #[test]
 fn misreports_hold_what_an_audit_finds_and_what_the_payment_network_reads() {
+    misreports_are_an_audits("reselect");
+    misreports_are_an_audits("redecode");
+}
+
+/// Holds the table of a tier against what `allocate` says of the same bids.
+fn misreports_are_an_audits(tier: &str) {
     let dir = tempfile::tempdir().unwrap();
     let requests = requests(dir.path());
     let out = dir.path().join("table.safetensors");
-    let options = ["--samples", "3", "--seed", "9", "--gammas", "0.4,1,1.6", "--out", out.to_str().unwrap()];
+    let out_path = out.to_str().unwrap();
+    let options =
+        ["--samples", "3", "--seed", "9", "--gammas", "0.4,1,1.6", "--tier", tier, "--out", out_path];
     assert_eq!(run("misreports", &requests, &options).code, 1, "one request is refused");
     let (bytes, weights) = (fs::read(&out).unwrap(), fs::read(model().join("model.safetensors")).unwrap());
     let (table, weights) =
@@ -181,7 +189,7 @@ fn misreports_hold_what_an_audit_finds_and_what_the_payment_network_reads() {
         .lines()
         .map(|line| {
             let mut request: Value = serde_json::from_str(line).unwrap();
-            request["audit"] = json!("reselect");
+            request["audit"] = json!(tier);
             format!("{request}\n")
         })
         .collect();

@@ -215,7 +215,11 @@ impl Auditor<'_, '_> {
             let variants: Vec<Variant> = points.iter().map(variant).collect();
             let lists = again.lists(self.task, self.truth, &variants, &mut timings)?;
             for (&(index, gamma, bid), generated) in points.iter().zip(&lists) {
-                sweeps[index][gamma] = self.outcome(&self.ads[index], bid, generated);
+                let mut outcome = self.outcome(&self.ads[index], bid, generated);
+                if let Some(outcome) = outcome.as_mut().filter(|_| self.task.context.report.rate_inputs) {
+                    outcome.rate_input = Some(self.rate_input(again, generated, outcome.slot)?);
+                }
+                sweeps[index][gamma] = outcome;
             }
         }
         let decoder = again.work().map(|work| SharedRows {
@@ -225,6 +229,20 @@ impl Auditor<'_, '_> {
             rows_alone: work.rows_alone,
         });
         Ok((sweeps, decoder))
+    }
+
+    /// What the payment network reads of a slot of a list that was made for another bid.
+    fn rate_input(
+        &self,
+        again: &mut dyn Counterfactuals,
+        generated: &Generated,
+        slot: usize,
+    ) -> Result<Vec<f32>, RequestError> {
+        let winner = generated.winner;
+        let ln_z = generated.lists[winner].items[slot].ln_z;
+        let (shown, values) = (&generated.shown[winner][..], &generated.values[winner][..]);
+        let rated = again.rates(self.task, &[RateQuery { shown, values, slot, ln_z }])?;
+        Ok(rated.into_iter().map(|Rated { input, .. }| input).next().unwrap_or_default())
     }
 
     /// What an ad gets from lists that were made for its bid.

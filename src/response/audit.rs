@@ -72,7 +72,7 @@ pub struct SweepPoint {
     /// Probability of the item under token-level bidding; none where it was not needed.
     pub z: Option<f64>,
     /// What the payment network read (Eq. 25), [d_r + K]: the slot's feature f, ln(1 + bid) of the other slots, z times
-    /// pctr_poi; where asked for, of `fixed` and `reselect` alone. Not part of the JSON.
+    /// pctr_poi; where asked for. Not part of the JSON.
     #[serde(skip)]
     pub rate_input: Option<Vec<f32>>,
 }

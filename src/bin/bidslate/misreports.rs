@@ -23,8 +23,8 @@ use crate::request_file::{Line, requests};
 use crate::tensor_file::TensorFile;
 
 /// Writes, for sampled values of all ads and each ad of the lists that they lead to, what a misreported bid would
-/// change when the list is picked again among the candidate lists: whether the ad is still shown, and what the payment
-/// network would read. What the payment network is trained on.
+/// change when the list is picked again among the candidate lists, or when the whole search runs again: whether the ad
+/// is still shown, and what the payment network would read. What the payment network is trained on.
 #[derive(clap::Args)]
 pub struct MisreportArgs {
     #[command(flatten)]
@@ -42,6 +42,9 @@ pub struct MisreportArgs {
     /// Seed of the samples.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// What a misreport may change: which candidate list is shown, or the whole search.
+    #[arg(long, value_enum, default_value_t = Tier::Reselect)]
+    tier: Tier,
     /// Factors by which values are misreported; 0.2, 0.4, .. 2.0 unless given.
     #[arg(long, value_delimiter = ',')]
     gammas: Option<Vec<f64>>,
@@ -71,7 +74,7 @@ impl MisreportArgs {
                 if batch.is_empty() {
                     break;
                 }
-                for (id, answer) in answers(&engine, &snapshot, batch) {
+                for (id, answer) in answers(&engine, &snapshot, self.tier.into(), batch) {
                     match answer {
                         Ok(response) => table.add(done, sample, &response, &snapshot),
                         Err(error) => {
@@ -106,17 +109,30 @@ impl MisreportArgs {
     }
 }
 
-/// The answers to a batch of lines under the bids of `snapshot`, audited among their candidate lists.
+/// What is computed again for a misreport.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Tier {
+    Reselect,
+    Redecode,
+}
+
+impl From<Tier> for Audit {
+    fn from(tier: Tier) -> Self {
+        match tier {
+            Tier::Reselect => Self::Reselect,
+            Tier::Redecode => Self::Redecode,
+        }
+    }
+}
+
+/// The answers to a batch of lines under the bids of `snapshot`, audited.
 fn answers(
     engine: &Engine,
     snapshot: &Snapshot,
+    audit: Audit,
     batch: Vec<Line>,
 ) -> Vec<(serde_json::Value, Result<Response, RequestError>)> {
-    let ask = |request: &Request| Request {
-        payment: PaymentRule::Network,
-        audit: Audit::Reselect,
-        ..request.clone()
-    };
+    let ask = |request: &Request| Request { payment: PaymentRule::Network, audit, ..request.clone() };
     let asked: Vec<Request> = batch.iter().filter_map(|line| line.request.as_ref().ok().map(ask)).collect();
     let report = Report { rate_inputs: true, ..Report::default() };
     let mut responses = engine.allocate_on(snapshot, &asked, report).into_iter();
