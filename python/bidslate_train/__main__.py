@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bidslate_train import beauty
+from bidslate_train import alignment, beauty
 from bidslate_train import run as steps
 from bidslate_train.engine import REPOSITORY
 from bidslate_train.lines import Refused
@@ -18,6 +18,10 @@ STEPS = {
     "tokens": steps.make_tokens,
     "pretrain": steps.pretrain,
     "logs": steps.log_feedback,
+    "reward": alignment.reward,
+    "policy": alignment.policy,
+    "payment": alignment.payment,
+    "export": steps.export_model,
 }
 """The steps of `all`, in their order. Each is a command of its own, too."""
 

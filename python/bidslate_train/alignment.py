@@ -93,7 +93,12 @@ class Alignment:
         _finish(model, out, found)
 
     def train_policy(
-        self, base: Path, out: Path, seed: int, overrides: Overrides | None = None, with_creatives: bool = True
+        self,
+        base: Path,
+        out: Path,
+        seed: int,
+        overrides: Overrides | None = None,
+        with_creatives: bool = True,
     ) -> None:
         """Phase 2.2."""
         model = export.load(base)
@@ -118,9 +123,9 @@ class Alignment:
         rows = np.sort(generator.choice(len(self.train), count, replace=False))
         file = out / "requests.jsonl"
         write_lines(file, ({**self.train.lines[row], **(overrides or {})} for row in rows))
-        return misreports.write(
-            base, self.run.catalog, file, out / "misreports.safetensors", settings.samples, settings.sigma, seed
-        )
+        table = out / "misreports.safetensors"
+        draws = (settings.tier, settings.samples, settings.sigma, seed)
+        return misreports.write(base, self.run.catalog, file, table, *draws)
 
 
 def _finish(model: Model, out: Path, metrics: dict[str, Any]) -> None:

@@ -80,12 +80,12 @@ class Misreports:
 
 
 def write(
-    model: Path, catalog: Path, requests: Path, out: Path, samples: int, sigma: float, seed: int
+    model: Path, catalog: Path, requests: Path, out: Path, tier: str, samples: int, sigma: float, seed: int
 ) -> Misreports:
     """The table of the requests of a file under the model of a directory, made by the engine."""
     engine.bidslate(
         "misreports", "--model", model, "--catalog", catalog, "--requests", requests, "--out", out,
-        "--samples", samples, "--sigma", sigma, "--seed", seed,
+        "--tier", tier, "--samples", samples, "--sigma", sigma, "--seed", seed,
     )  # fmt: skip
     return Misreports.read(out)
 

@@ -28,6 +28,7 @@ from bidslate_train.training import Diverged
 class PaymentSettings:
     """How phase 2.3 trains."""
 
+    tier: str = "redecode"  # of the misreports: lists picked again (reselect) or the whole search run again
     requests: int = 1000  # train requests in the table
     samples: int = 4  # N_v: samples of values for each
     sigma: float = 0.4  # of ln(value / bid)
