@@ -40,7 +40,9 @@ def visit_lines(lengths=(30, 12, 25), items=20, seed=2):
     rng = np.random.default_rng(seed)
     found = []
     for user, length in enumerate(lengths, 1):
-        seconds = np.cumsum(rng.integers(60, 50_000, length))
+        seconds = 600 * np.cumsum(
+            rng.integers(1, 60, length)
+        )  # so that some ages are just those where buckets end
         for visit in range(length):
             found.append(
                 {
