@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -171,15 +171,32 @@ def log_feedback(run: Run) -> None:
 
 
 def export_model(run: Run, requests: int = 32) -> None:
-    """What ships: weights in BF16, catalog, a sample of the test requests, and goldens of the rounded model."""
+    """What ships: weights in BF16, catalog, a sample of the test requests, what items are, and goldens.
+
+    Goldens are of the rounded model.
+    """
     directory = run.out / "export"
     model = export.load(run.out / "payment")
     export.save(model, directory, torch.bfloat16, f"bidslate_train {run.settings.path.stem}")
     shutil.copyfile(run.catalog, directory / "catalog.safetensors")
     test = run.data / "requests-test.jsonl"
     lines = test.read_text().splitlines(keepends=True)
-    replace(directory / "requests.jsonl", "".join(lines[:: max(1, len(lines) // requests)][:requests]))
+    sample = lines[:: max(1, len(lines) // requests)][:requests]
+    replace(directory / "requests.jsonl", "".join(sample))
+    replace(
+        directory / "heldout.jsonl", "".join(_next_visits(run, {json.loads(line)["id"] for line in sample}))
+    )
+    shutil.copyfile(run.data / "labels.jsonl", directory / "labels.jsonl")
     golden.write(directory, test, run.out / "golden")
+
+
+def _next_visits(run: Run, ids: set[str]) -> Iterator[str]:
+    """Where the users of some requests went next; whose visit it was, and when, stays behind."""
+    for line in (run.data / "heldout.jsonl").read_text().splitlines():
+        visit = json.loads(line)
+        if visit["id"] in ids:
+            kept = {name: visit[name] for name in ("id", "item", "creative", "kind", "shown")}
+            yield json.dumps(kept) + "\n"
 
 
 def without_state(run: Run) -> None:
