@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bidslate_train import alignment, beauty
+from bidslate_train import alignment, beauty, experiment
 from bidslate_train import run as steps
 from bidslate_train.engine import REPOSITORY
 from bidslate_train.lines import Refused
@@ -24,6 +24,7 @@ STEPS = {
     "export": steps.export_model,
 }
 """The steps of `all`, in their order. Each is a command of its own, too."""
+COMMANDS = {**STEPS, "report": experiment.report}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="bidslate_train", description="Trains the models that Bidslate serves"
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("all", *STEPS):
-        about = "all steps" if name == "all" else (STEPS[name].__doc__ or "").splitlines()[0]
+    for name in ("all", *STEPS, "report"):
+        about = "all steps" if name == "all" else (COMMANDS[name].__doc__ or "").splitlines()[0]
         command = commands.add_parser(name, help=about)
         command.add_argument("--data", required=True, metavar="NAME|FILE", help="a configuration, e.g. nyc")
         command.add_argument(
@@ -53,6 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         settings = Settings.read(given.data)
         run = Run.open(settings, given.out or REPOSITORY / "runs" / settings.path.stem, given.csv)
+        if given.command == "report":
+            experiment.report(run)
+            return 0
         for name in STEPS if given.command == "all" else [given.command]:
             run.perform(name, STEPS[name])
     except (Refused, ValueError, FloatingPointError, FileNotFoundError, RuntimeError) as error:

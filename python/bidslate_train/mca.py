@@ -86,6 +86,7 @@ def recall(
 
     They are those with the codes of the beams of a search for one item without bids.
     """
+    work.mkdir(parents=True, exist_ok=True)
     file, out = work / "recall.jsonl", work / "recall.safetensors"
     alone = {**UNBOUND, "list_len": 1, "organic": [], "policy": {}, "audit": "none"}
     write_lines(file, ({**line, **alone} for line in requests.lines))

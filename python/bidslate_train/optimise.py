@@ -93,19 +93,17 @@ def calibrate(layers: list[nn.Linear], logits: Tensor, label: Tensor) -> None:
 
 
 def platt(logit: np.ndarray, label: np.ndarray, steps: int = 50) -> tuple[float, float]:
-    """Slope and shift of the log-odds with the highest likelihood, by Newton's method; (1, 0) for a slope below 0.1.
+    """Slope and shift of the log-odds with the highest posterior, by Newton's method; (1, 0) for a slope below 0.1.
 
-    Half a positive and half a negative at the mean logit keep it finite where a label never varies.
+    The prior, normal around (1, 0) with a spread of 1, keeps it finite where a label never varies.
     """
-    mean = logit.mean()
-    x = np.stack([np.append(logit, [mean, mean]), np.ones(len(logit) + 2)])
-    y = np.append(label, [1.0, 0.0])
-    weight = np.append(np.ones(len(logit)), [0.5, 0.5])
-    theta = np.array([1.0, 0.0])
+    x = np.stack([logit, np.ones(len(logit))])
+    start = np.array([1.0, 0.0])
+    theta = start
     for _ in range(steps):
         p = 1 / (1 + np.exp(-(theta @ x)))
-        gradient = x @ (weight * (p - y))
-        curvature = (x * (weight * p * (1 - p))) @ x.T + 1e-6 * np.eye(2)
+        gradient = x @ (p - label) + theta - start
+        curvature = (x * (p * (1 - p))) @ x.T + np.eye(2)
         step = np.linalg.solve(curvature, gradient)
         theta = theta - np.clip(step, -1, 1)
         if np.abs(step).max() < 1e-9:

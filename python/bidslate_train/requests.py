@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bidslate_train import lines
@@ -29,6 +30,10 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    def subset(self, rows: np.ndarray) -> Requests:
+        """The requests in some rows [N]."""
+        return Requests([self.lines[row] for row in rows], self.histories.rows(torch.from_numpy(rows)))
 
     @classmethod
     def read(cls, path: str | Path, catalog: Catalog, config: Config) -> Requests:

@@ -48,14 +48,19 @@ class Lists:
         tables = (catalog.codes, catalog.creative_codes, catalog.embedding)
         return cls(feedback, interest, *(torch.from_numpy(table) for table in tables))
 
-    def logits(self, model: Model, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [n, K, 3] of the lists of an index [n], with their labels [n, K, 3] and filled slots [n, K]."""
+    def logits(
+        self, model: Model, index: np.ndarray, interest: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [n, K, 3] of the lists of an index [n], with their labels [n, K, 3] and filled slots [n, K].
+
+        `interest` [n, d] stands in for the one that was computed before.
+        """
         lists = self.feedback.rows(index)
         item, creative = torch.from_numpy(lists.item), torch.from_numpy(lists.creative)
         filled = item >= 0
         item, creative = item.clamp(min=0), creative.clamp(min=0)
         out = model.evaluate(
-            self.interest[torch.from_numpy(lists.request)],
+            self.interest[torch.from_numpy(lists.request)] if interest is None else interest,
             self.codes[item],
             self.creative_codes[creative],
             self.embedding[item],
