@@ -32,7 +32,7 @@ from bidslate_train.training import Diverged
 class EndSettings:
     """How the one stage trains. Rates and weights are those of the phases."""
 
-    steps: int = 1200
+    steps: int = 2000
     rounds: int = 6  # times that the engine generates lists and misreports
     requests: int = 160  # in a round
     batch: int = 32  # half examples of phase 1, half requests

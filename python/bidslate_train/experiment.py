@@ -32,10 +32,10 @@ class ReportSettings:
 
     seeds: int = 3
     end_seeds: int = 1  # of -end, which trains everything anew
-    tests: int = 573  # test requests, spread evenly over all
-    alphas: list[float] = field(default_factory=lambda: [0.0, 0.6, 1.2, 1.8, 2.4, 3.0])
-    betas: list[float] = field(default_factory=lambda: [0.0, 1.0, 2.0, 5.0, 10.0, 20.0])
-    rhos: list[float] = field(default_factory=lambda: [0.5, 2.0, 5.0, 20.0, 100.0])
+    tests: int = 382  # test requests, spread evenly over all
+    alphas: list[float] = field(default_factory=lambda: [0.0, 0.6, 1.2, 2.0, 3.0])
+    betas: list[float] = field(default_factory=lambda: [0.0, 2.0, 5.0, 10.0, 20.0])
+    rhos: list[float] = field(default_factory=lambda: [1.0, 3.0, 10.0, 30.0])
 
 
 MEAN = {"bid_aggregate": "mean"}
@@ -130,6 +130,14 @@ class Experiment:
             self.write()
         self.bounds()
         self.sweeps()
+        self.publish()
+        for number in range(self.settings.end_seeds):
+            seed = self.run.seed + number
+            self.judge("3", "EGA-end", seed, Seed(self, seed).end_to_end(), {"audit": "redecode"})
+        self.publish()
+
+    def publish(self) -> None:
+        """Writes what there is so far, and the report on it."""
         self.write()
         report = engine.lab(
             "report", "--experiment", self.out / "experiment.json", "--out", self.out / "html"
@@ -146,8 +154,6 @@ class Experiment:
         self.judge("2", "GR", seed, s.reward(), {**GR, **redecode}, catalog=s.gr_catalog())
         s.mca()
         self.judge("3", "EGA-mtp", seed, s.without_states(), redecode)
-        if seed - self.run.seed < self.settings.end_seeds:
-            self.judge("3", "EGA-end", seed, s.end_to_end(), redecode)
         self.judge("3", "EGA-bid", seed, s.mean_bids(), {**MEAN, **redecode})
         self.judge("3", "EGA-gsp", seed, ega, {**GSP, **redecode})
         self.judge("psi", "EGA-gsp", seed, ega, {**GSP, **reselect})

@@ -29,19 +29,17 @@ class PaymentSettings:
     """How phase 2.3 trains."""
 
     tier: str = "redecode"  # of the misreports: lists picked again (reselect) or the whole search run again
-    requests: int = 1000  # train requests in the table
-    samples: int = 4  # N_v: samples of values for each
+    requests: int = 800  # train requests in the table
+    samples: int = 2  # N_v: samples of values for each
     sigma: float = 0.4  # of ln(value / bid)
     validation: float = 0.15  # share of the requests that chooses the step
     test: float = 0.15  # share of the requests that the printed figures are of
-    steps: int = 600
+    steps: int = 800
     batch: int = 64  # requests
     learning_rate: float = 3e-3
     weight_decay: float = 0.3
-    noise: float = (
-        0.5  # on features and others' bids in training, in their spreads: requests differ more than samples
-    )
-    rho: float = 20.0  # penalty on squared regret, and the multipliers' step
+    noise: float = 0.4  # in training, on features and others' bids, in their spreads
+    rho: float = 10.0  # penalty on squared regret, and the multipliers' step
     update_every: int = 25  # steps between updates of the multipliers
     target: float = 0.01  # regret / utility to stay below on validation requests
 
@@ -109,9 +107,8 @@ def train_payment(
 ) -> dict[str, Any]:
     """Trains a payment MLP in place. Returns its figures on requests that neither trained nor chose it.
 
-    Kept is the state with the most revenue on the validation requests among those below the target, or the one with
-    the least regret where none is; with `last` the last state, whatever it is. `payment.csv` in `out` logs rate,
-    revenue, regret and multipliers.
+    Kept is the state with the most revenue on the validation requests among those below the target, or the last where
+    none is; with `last` always that. `payment.csv` in `out` logs rate, revenue, regret and multipliers.
     """
     parts = Split.of(table, settings, seed)
     network = Standardised(mlp, parts.train, settings.noise, seed)
@@ -121,7 +118,7 @@ def train_payment(
         found = economics(parts.validation, network.eval())
         curve.append({**row, **{f"validation_{name}": value for name, value in found._asdict().items()}})
         below = found.regret_share < settings.target
-        rank = (below, found.revenue if below else -found.regret)
+        rank = (below, found.revenue if below else float(row["step"]))
         if last or rank > best:
             best, kept = rank, copy.deepcopy(network.mlp.state_dict())
     network.mlp.load_state_dict(kept)

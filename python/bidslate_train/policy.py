@@ -33,12 +33,12 @@ TRAINED = ["decoder.", "poi_head."]
 class PolicySettings:
     """How phase 2.2 trains."""
 
-    rounds: int = 5
-    requests: int = 640  # a round's sample
-    held_out: int = 160  # train requests that choose the round
+    rounds: int = 2
+    requests: int = 480  # a round's sample
+    held_out: int = 96  # train requests that choose the round
     batch: int = 32
-    learning_rate: float = 3e-4
-    interest_weight: float = 0.5  # c: weight of the losses of phase 1
+    learning_rate: float = 2e-4
+    interest_weight: float = 1.0  # c: weight of the losses of phase 1
     advantage_limit: float = 3.0  # in standard deviations of the marginal contributions
     momentum: float = 0.9  # of the running baseline and spread
     clip: float = 1.0  # norm of the gradient

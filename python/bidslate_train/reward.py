@@ -23,7 +23,7 @@ from bidslate_train.tables import write_csv
 class RewardSettings:
     """How phase 2.1 trains."""
 
-    epochs: int = 8
+    epochs: int = 4
     batch: int = 128  # lists
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
