@@ -154,6 +154,18 @@ mod scenarios {
             ptx_stream_copy(&*stream, SHAPE, from.ptr(), to.ptr_mut(), 3).unwrap();
             let found = to.to_vec().unwrap();
             assert!(found[..48] == values[..48] && found[48..] == [0; 16], "{found:?}");
+            // Together, within the page-locked memory of the stream and beyond it.
+            let large = Buffer::from_slice(&stream, &vec![7u8; 300_000]).unwrap();
+            for count in [1, 20] {
+                let (mut first, mut last) = ([0; 5], [0; 30]);
+                let mut middle = vec![vec![0; large.len()]; count];
+                let mut copies = vec![from.reading(3, &mut first)];
+                copies.extend(middle.iter_mut().map(|middle| large.reading(0, middle)));
+                copies.push(to.reading(34, &mut last));
+                stream.download(&mut copies).unwrap();
+                assert_eq!((&first[..], &last[..]), (&values[3..8], &found[34..]));
+                assert!(middle.iter().flatten().all(|&byte| byte == 7));
+            }
         }
     }
 

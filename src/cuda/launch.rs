@@ -40,7 +40,7 @@ pub trait Stream: Send + Sync {
     fn upload(&self, to: Address, from: &[u8]) -> Result<(), DeviceError>;
 
     /// Waits for all work enqueued so far and copies from the device.
-    fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError>;
+    fn download(&self, copies: &mut [Download]) -> Result<(), DeviceError>;
 
     /// Enqueues a copy within the device; the two regions do not overlap.
     fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), DeviceError>;
@@ -74,6 +74,15 @@ pub trait Stream: Send + Sync {
         &self,
         work: &mut dyn FnMut() -> Result<(), DeviceError>,
     ) -> Result<Box<dyn Graph>, DeviceError>;
+}
+
+/// A copy to the host.
+#[derive(Debug)]
+pub struct Download<'h> {
+    /// Where the bytes are in device memory.
+    pub from: Address,
+    /// Where they go.
+    pub to: &'h mut [u8],
 }
 
 /// Work that was recorded by [`Stream::capture`], with all its arguments. The buffers that it uses must outlive it.
@@ -328,7 +337,12 @@ impl<T: Element> Buffer<T> {
         if values.is_empty() {
             return Ok(());
         }
-        self.stream.download(self.address_of(start, values.len()), bytemuck::cast_slice_mut(values))
+        self.stream.download(&mut [self.reading(start, values)])
+    }
+
+    /// The copy of the elements from `start` on into `values`, to be made together with others.
+    pub fn reading<'h>(&self, start: usize, values: &'h mut [T]) -> Download<'h> {
+        Download { from: self.address_of(start, values.len()), to: bytemuck::cast_slice_mut(values) }
     }
 
     /// Waits for the stream and copies the whole array.

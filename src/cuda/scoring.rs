@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::catalog::DeviceCatalog;
-use super::launch::{Buffer, Stream};
+use super::launch::{Buffer, Download, Stream};
 use super::lists::Lists;
 use super::model::DeviceModel;
 use super::payment::PaymentInputs;
@@ -40,14 +40,26 @@ pub struct ScoringInput<'a> {
 /// The verdict on the lists.
 #[derive(Debug)]
 pub struct Scored {
-    /// pctr_poi, pctr_creative, pcvr of each row.
-    pub probabilities: [Vec<f32>; 3],
+    /// pctr_poi, pctr_creative, pcvr, [3, rows].
+    pub probabilities: Vec<f32>,
     /// Reward of each list.
     pub rewards: Vec<f64>,
     /// The winning list of each request, as an index among all lists.
     pub winner: Vec<u32>,
     /// Rates of the winning list's slots, [requests, slots].
     pub rates: Vec<f32>,
+}
+
+impl Scored {
+    /// Room for the verdict on `lists` lists of `slots` slots for `requests` requests.
+    pub fn new(requests: usize, lists: usize, slots: usize) -> Self {
+        Self {
+            probabilities: vec![0.0; 3 * lists * slots],
+            rewards: vec![0.0; lists],
+            winner: vec![0; requests],
+            rates: vec![0.0; requests * slots],
+        }
+    }
 }
 
 /// Buffers and results of a pass.
@@ -122,25 +134,14 @@ impl ScoringState {
         model.payment.rates(stream, lists, inputs, requests, &mut self.rates)
     }
 
-    /// Waits, and reads what the last pass found of `lists` lists of `slots` slots for `requests` requests.
-    ///
-    /// # Errors
-    /// [`DeviceError::Failed`].
-    pub fn scored(&self, requests: usize, lists: usize, slots: usize) -> Result<Scored, DeviceError> {
-        let rows = lists * slots;
-        let mut scored = Scored {
-            probabilities: std::array::from_fn(|_| vec![0.0; rows]),
-            rewards: vec![0.0; lists],
-            winner: vec![0; requests],
-            rates: vec![0.0; requests * slots],
-        };
-        for (tower, probabilities) in scored.probabilities.iter_mut().enumerate() {
-            self.reward.probabilities.download(tower * rows, probabilities)?;
-        }
-        self.rewards.download(0, &mut scored.rewards)?;
-        self.winner.download(0, &mut scored.winner)?;
-        self.rates.download(0, &mut scored.rates)?;
-        Ok(scored)
+    /// The copies that bring what the last pass found to `scored`.
+    pub fn downloads<'h>(&self, scored: &'h mut Scored) -> [Download<'h>; 4] {
+        [
+            self.reward.probabilities.reading(0, &mut scored.probabilities),
+            self.rewards.reading(0, &mut scored.rewards),
+            self.winner.reading(0, &mut scored.winner),
+            self.rates.reading(0, &mut scored.rates),
+        ]
     }
 
     /// Reward features of `count` slots of list `list` of the last pass, [count, d_r].

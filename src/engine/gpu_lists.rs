@@ -31,19 +31,20 @@ impl Found {
     pub fn read(ws: &GpuWorkspace, d: usize, shape: BatchShape) -> Result<Self, DeviceError> {
         let BatchShape { beams, slots } = shape;
         let (requests, lists) = (beams.requests, beams.requests * beams.beams);
-        let mut found = Self {
-            lists: ws.search.lists()?,
-            means: vec![0.0; requests * d],
-            creatives: vec![0; lists * slots],
-            faults: vec![0; requests],
-            scored: ws.scoring.scored(requests, lists, slots)?,
-            per_request: beams.beams,
-            slots,
-        };
-        ws.encoder.mean.download(0, &mut found.means)?;
-        ws.slots.creative.download(0, &mut found.creatives)?;
-        ws.slots.fault.download(0, &mut found.faults)?;
-        Ok(found)
+        let mut searched = ws.search.results();
+        let mut scored = Scored::new(requests, lists, slots);
+        let (mut means, mut creatives, mut faults) =
+            (vec![0.0; requests * d], vec![0; lists * slots], vec![0; requests]);
+        let mut copies = vec![
+            ws.encoder.mean.reading(0, &mut means),
+            ws.slots.creative.reading(0, &mut creatives),
+            ws.slots.fault.reading(0, &mut faults),
+        ];
+        copies.extend(searched.downloads(&ws.search));
+        copies.extend(ws.scoring.downloads(&mut scored));
+        ws.stream.download(&mut copies)?;
+        let lists = searched.lists(&ws.search);
+        Ok(Self { lists, means, creatives, faults, scored, per_request: beams.beams, slots })
     }
 
     /// What was found for each of `tasks`.
@@ -86,7 +87,9 @@ impl Found {
             ItemKind::Organic => 0.0,
         };
         let rates = shown[winner].iter().zip(rates).map(rate).collect();
-        let probabilities = self.scored.probabilities.each_ref().map(|p| &p[..]);
+        let rows = self.creatives.len();
+        let probabilities =
+            [0, 1, 2].map(|tower| &self.scored.probabilities[tower * rows..(tower + 1) * rows]);
         let values = shown
             .iter()
             .zip(first..)

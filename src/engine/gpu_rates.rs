@@ -10,12 +10,12 @@ use crate::cuda::catalog::DeviceCatalog;
 use crate::cuda::launch::{Buffer, Stream};
 use crate::cuda::lists::Lists;
 use crate::cuda::reward_choice::multipliers;
-use crate::cuda::scoring::ScoringInput;
+use crate::cuda::scoring::{Scored, ScoringInput};
 use crate::error::DeviceError;
 use crate::model::payment::{PaymentInput, PaymentNetwork, write_input};
 
-/// The one list of one request, in device memory.
-struct OneList {
+/// Room for one list of one request, in device memory.
+pub(super) struct OneList {
     lengths: Buffer<i32>,
     offsets: Buffer<u32>,
     list_request: Buffer<u32>,
@@ -28,38 +28,42 @@ struct OneList {
 }
 
 impl OneList {
-    fn upload(
-        stream: &Arc<dyn Stream>,
-        catalog: &DeviceCatalog,
-        task: &Task,
-        query: &RateQuery,
-    ) -> Result<Self, DeviceError> {
-        let shown = query.shown;
-        let words = |of: &dyn Fn(usize) -> u32| -> Result<Buffer<u32>, DeviceError> {
-            let words: Vec<u32> = (0..shown.len()).map(of).collect();
-            Buffer::from_slice(stream, &words)
-        };
-        let bids: Vec<u64> = shown.iter().map(|shown| task.context.snapshot.bid(shown.item).0).collect();
-        // What the rates of the other slots would be is not read.
-        let mut ln_z = vec![0.0; shown.len()];
-        ln_z[query.slot] = query.ln_z;
+    /// A list of up to `slots` slots.
+    pub fn new(stream: &Arc<dyn Stream>, slots: usize) -> Result<Self, DeviceError> {
         Ok(Self {
-            lengths: Buffer::from_slice(stream, &[shown.len() as i32])?,
+            lengths: Buffer::new(stream, 1)?,
             offsets: Buffer::from_slice(stream, &[0, 1])?,
             list_request: Buffer::from_slice(stream, &[0])?,
             scores: Buffer::from_slice(stream, &[0.0])?,
-            items: words(&|slot| shown[slot].item)?,
-            creatives: words(&|slot| catalog.place(shown[slot].item, shown[slot].creative))?,
-            bids: Buffer::from_slice(stream, &bids)?,
-            ln_z: Buffer::from_slice(stream, &ln_z)?,
-            objectives: Buffer::from_slice(stream, &multipliers(&task.request.objective))?,
+            items: Buffer::new(stream, slots)?,
+            creatives: Buffer::new(stream, slots)?,
+            bids: Buffer::new(stream, slots)?,
+            ln_z: Buffer::new(stream, slots)?,
+            objectives: Buffer::new(stream, 4)?,
         })
     }
 
-    fn input(&self) -> ScoringInput<'_> {
+    fn upload(&mut self, catalog: &DeviceCatalog, task: &Task, query: &RateQuery) -> Result<(), DeviceError> {
+        let shown = query.shown.iter();
+        let items: Vec<u32> = shown.clone().map(|shown| shown.item).collect();
+        let creatives: Vec<u32> =
+            shown.clone().map(|shown| catalog.place(shown.item, shown.creative)).collect();
+        let bids: Vec<u64> = shown.map(|shown| task.context.snapshot.bid(shown.item).0).collect();
+        // What the rates of the other slots would be is not read.
+        let mut ln_z = vec![0.0; items.len()];
+        ln_z[query.slot] = query.ln_z;
+        self.lengths.upload(0, &[items.len() as i32])?;
+        self.items.upload(0, &items)?;
+        self.creatives.upload(0, &creatives)?;
+        self.bids.upload(0, &bids)?;
+        self.ln_z.upload(0, &ln_z)?;
+        self.objectives.upload(0, &multipliers(&task.request.objective))
+    }
+
+    fn input(&self, slots: usize) -> ScoringInput<'_> {
         ScoringInput {
             requests: 1,
-            lists: Lists::new(1, self.items.len(), &self.lengths),
+            lists: Lists::new(1, slots, &self.lengths),
             offsets: &self.offsets,
             list_request: &self.list_request,
             scores: &self.scores,
@@ -69,6 +73,16 @@ impl OneList {
             ln_z: &self.ln_z,
             objectives: &self.objectives,
         }
+    }
+
+    /// Bytes on the device.
+    pub fn bytes(&self) -> usize {
+        let words = [&self.offsets, &self.list_request, &self.items, &self.creatives];
+        let doubles = [&self.scores, &self.ln_z, &self.objectives];
+        words.iter().map(|b| b.bytes()).sum::<usize>()
+            + doubles.iter().map(|b| b.bytes()).sum::<usize>()
+            + self.lengths.bytes()
+            + self.bids.bytes()
     }
 }
 
@@ -87,9 +101,11 @@ impl Batch<'_> {
     fn rate(&self, ws: &mut GpuWorkspace, task: &Task, query: &RateQuery) -> Result<Rated, DeviceError> {
         let config = &self.model.config;
         let slots = query.shown.len();
-        let list = OneList::upload(&ws.stream, self.catalog, task, query)?;
-        ws.scoring.run(&*ws.stream, self.model, self.catalog, &ws.encoder.mean, list.input())?;
-        let scored = ws.scoring.scored(1, 1, slots)?;
+        ws.one_list.upload(self.catalog, task, query)?;
+        let input = ws.one_list.input(slots);
+        ws.scoring.run(&*ws.stream, self.model, self.catalog, &ws.encoder.mean, input)?;
+        let mut scored = Scored::new(1, 1, slots);
+        ws.stream.download(&mut ws.scoring.downloads(&mut scored))?;
         let features = ws.scoring.features(self.model, slots, 0, slots)?;
         let read = features.chunks_exact(config.reward_hidden_size).zip(query.values);
         let read: Vec<PaymentInput> = read

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Limits;
+use super::gpu_rates::OneList;
 use super::gpu_stages::Recording;
 use crate::catalog::Snapshot;
 use crate::cuda::beam_attention::Beams;
@@ -30,6 +31,7 @@ pub(super) struct GpuWorkspace {
     /// Multipliers of each request's objective, [requests, 4].
     pub objectives: Buffer<f64>,
     pub scoring: ScoringState,
+    pub one_list: OneList,
     pub most_beams: usize,
 }
 
@@ -66,6 +68,7 @@ impl GpuWorkspace {
             creative: model.creative.state(stream, config, rows(beams * slots))?,
             objectives: Buffer::new(stream, 4 * batch)?,
             scoring: ScoringState::new(stream, model, batch, beams, slots)?,
+            one_list: OneList::new(stream, slots)?,
             stream: stream.clone(),
         })
     }
@@ -79,5 +82,6 @@ impl GpuWorkspace {
             + self.creative.bytes()
             + self.objectives.bytes()
             + self.scoring.bytes()
+            + self.one_list.bytes()
     }
 }

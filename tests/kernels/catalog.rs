@@ -197,7 +197,7 @@ fn a_batch_that_runs_sees_the_catalog_that_it_began_with() {
     assert_eq!(two.allocate(&requests), after.allocate(&requests));
 }
 
-/// Once the requests are uploaded the host asks for nothing until it reads what was found.
+/// Once the requests are uploaded the host asks for nothing until it reads what was found, all at once.
 #[test]
 fn the_host_has_no_part_in_a_batch() {
     let mut rng = world::rng("the_host_has_no_part_in_a_batch");
@@ -221,17 +221,9 @@ fn the_host_has_no_part_in_a_batch() {
         stream.copies();
         let answers = engine.allocate(&requests);
         let copies = stream.copies();
-        println!(
-            "{} copies to the device, {} back",
-            count(&copies, Copied::Up),
-            count(&copies, Copied::Down)
-        );
-        assert!(copies.is_sorted_by_key(|&copied| copied == Copied::Down), "{copies:?}");
+        let downloads = copies.iter().filter(|&&copied| copied == Copied::Down).count();
+        assert!((downloads, copies.last()) == (1, Some(&Copied::Down)), "{copies:?}");
         assert!(answers[2].is_err() && answers[1].as_ref().unwrap().slots.is_empty());
         assert!([0, 3, 4].iter().all(|&i| !answers[i].as_ref().unwrap().slots.is_empty()), "{answers:?}");
     }
-}
-
-fn count(copies: &[Copied], of: Copied) -> usize {
-    copies.iter().filter(|&&copied| copied == of).count()
 }

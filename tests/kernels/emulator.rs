@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bidslate::cuda::launch::{Address, Argument, Graph, Kernel, LaunchShape, Stream};
+use bidslate::cuda::launch::{Address, Argument, Download, Graph, Kernel, LaunchShape, Stream};
 use bidslate::error::DeviceError;
 use simt::{Build, Copies, Emulator, Schedule};
 
@@ -110,8 +110,10 @@ impl Stream for EmulatedStream {
         self.emulator("upload")?.write(to, from).map_err(self.device.failed("upload"))
     }
 
-    fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {
-        self.emulator("download")?.read(from, to).map_err(self.device.failed("download"))
+    fn download(&self, copies: &mut [Download]) -> Result<(), DeviceError> {
+        let emulator = self.emulator("download")?;
+        let mut read = copies.iter_mut().map(|copy| emulator.read(copy.from, copy.to));
+        read.try_for_each(|read| read.map_err(self.device.failed("download")))
     }
 
     fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), DeviceError> {

@@ -25,7 +25,7 @@ mod with {
     use std::time::Duration;
 
     use bidslate::cuda::driver::Driver;
-    use bidslate::cuda::launch::{Address, Argument, Graph, Kernel, LaunchShape, Stream};
+    use bidslate::cuda::launch::{Address, Argument, Download, Graph, Kernel, LaunchShape, Stream};
     use bidslate::engine::Device;
     use bidslate::error::DeviceError;
 
@@ -72,8 +72,8 @@ mod with {
             self.stream.upload(to, from)
         }
 
-        fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {
-            self.stream.download(from, to)
+        fn download(&self, copies: &mut [Download]) -> Result<(), DeviceError> {
+            self.stream.download(copies)
         }
 
         fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), DeviceError> {

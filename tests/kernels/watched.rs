@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bidslate::cuda::launch::{Address, Argument, Graph, Kernel, LaunchShape, Stream};
+use bidslate::cuda::launch::{Address, Argument, Download, Graph, Kernel, LaunchShape, Stream};
 use bidslate::error::DeviceError;
 
-/// A copy between host and device.
+/// Copies between host and device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Copied {
     /// To the device.
     Up,
-    /// To the host.
+    /// To the host, all that were waited for at once.
     Down,
 }
 
@@ -58,9 +58,9 @@ impl Stream for Watched {
         self.inner.upload(to, from)
     }
 
-    fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {
+    fn download(&self, copies: &mut [Download]) -> Result<(), DeviceError> {
         self.copies.lock().unwrap().push(Copied::Down);
-        self.inner.download(from, to)
+        self.inner.download(copies)
     }
 
     fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), DeviceError> {

@@ -5,7 +5,7 @@ use std::ptr;
 use cudarc::driver::sys::CUstream;
 use cudarc::driver::{DriverError, result};
 
-use crate::cuda::launch::Address;
+use crate::cuda::launch::{Address, Download};
 
 /// Bytes of the staging memory of a stream. Copies that are larger (weights, catalogs) are rare and go without it.
 pub(super) const STAGING_BYTES: usize = 4 << 20;
@@ -23,7 +23,17 @@ pub(super) struct Staging {
 // SAFETY: the memory belongs to this object alone, and any thread may use it.
 unsafe impl Send for Staging {}
 
+/// Bytes that copies take up in staging memory.
+fn staged_bytes(copies: &[Download]) -> usize {
+    copies.iter().map(|copy| copy.to.len().next_multiple_of(LINE)).sum()
+}
+
 impl Staging {
+    /// Whether there is room for these copies.
+    pub fn holds(copies: &[Download]) -> bool {
+        staged_bytes(copies) <= STAGING_BYTES
+    }
+
     /// Allocates it in the current context.
     pub fn new() -> Result<Self, DriverError> {
         // SAFETY: there are no requirements; the contents are undefined, and are written before they are read.
@@ -63,22 +73,27 @@ impl Staging {
         }
     }
 
-    /// Waits for the stream and copies to `to`, at most [`STAGING_BYTES`], from the device.
+    /// Waits for the stream and copies from the device: as much as [`Staging::holds`].
     ///
     /// # Safety
     /// As of [`Staging::upload`].
-    pub unsafe fn download(
-        &mut self,
-        from: Address,
-        to: &mut [u8],
-        stream: CUstream,
-    ) -> Result<(), DriverError> {
-        let staged = self.take(to.len(), stream)?;
-        // SAFETY: as above; the bytes are read after the stream was waited for.
-        unsafe {
-            result::memcpy_dtoh_async(std::slice::from_raw_parts_mut(staged, to.len()), from, stream)?;
-            self.synchronize(stream)?;
-            ptr::copy_nonoverlapping(staged, to.as_mut_ptr(), to.len());
+    pub unsafe fn download(&mut self, copies: &mut [Download], stream: CUstream) -> Result<(), DriverError> {
+        let staged = self.take(staged_bytes(copies), stream)?;
+        let mut places = Vec::with_capacity(copies.len());
+        let mut place = staged;
+        for copy in &*copies {
+            places.push(place);
+            let bytes = copy.to.len();
+            // SAFETY: `take` gave room for all of them, which nothing that is enqueued uses.
+            unsafe {
+                result::memcpy_dtoh_async(std::slice::from_raw_parts_mut(place, bytes), copy.from, stream)?;
+            }
+            place = place.wrapping_add(bytes.next_multiple_of(LINE));
+        }
+        self.synchronize(stream)?;
+        for (copy, place) in copies.iter_mut().zip(places) {
+            // SAFETY: the stream was waited for, so these bytes are there.
+            unsafe { ptr::copy_nonoverlapping(place, copy.to.as_mut_ptr(), copy.to.len()) };
         }
         Ok(())
     }

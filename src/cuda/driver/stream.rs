@@ -11,7 +11,7 @@ use cudarc::driver::{CudaStream, DriverError, result};
 use super::Context;
 use super::graph::DriverGraph;
 use super::staging::{STAGING_BYTES, Staging};
-use crate::cuda::launch::{Address, Argument, Graph, Kernel, LaunchShape, Stream};
+use crate::cuda::launch::{Address, Argument, Download, Graph, Kernel, LaunchShape, Stream};
 use crate::error::DeviceError;
 
 pub(super) struct DriverStream {
@@ -96,15 +96,17 @@ impl Stream for DriverStream {
         })
     }
 
-    fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> {
+    fn download(&self, copies: &mut [Download]) -> Result<(), DeviceError> {
         self.call("download", || {
-            if to.len() > STAGING_BYTES {
-                // SAFETY: the caller owns the source, and `to` outlives the copy, which is waited for.
-                return unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }
-                    .and(self.stream.synchronize());
+            if Staging::holds(copies) {
+                // SAFETY: the caller owns the sources.
+                return unsafe { self.staging().download(copies, self.stream.cu_stream()) };
             }
-            // SAFETY: the caller owns the source.
-            unsafe { self.staging().download(from, to, self.stream.cu_stream()) }
+            let copied = copies.iter_mut().try_for_each(|copy| {
+                // SAFETY: the caller owns the source, and `to` outlives the copy, which is waited for.
+                unsafe { result::memcpy_dtoh_async(copy.to, copy.from, self.stream.cu_stream()) }
+            });
+            copied.and(self.stream.synchronize())
         })
     }
 

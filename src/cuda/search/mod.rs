@@ -1,7 +1,7 @@
 //! The search of `crate::decode::search`, wholly on a device: its twin, list for list and bit for bit.
 //!
 //! A batch of requests goes through every step together. The host names the requests ([`Search::begin`]) and reads the
-//! lists ([`Search::lists`]); in between it only launches, the same kernels with the same arguments at every step, so
+//! lists ([`Search::results`]); in between it only launches, the same kernels with the same arguments at every step, so
 //! that a step can be recorded once and replayed.
 
 pub mod bid_max;
@@ -22,11 +22,12 @@ use crate::catalog::Snapshot;
 use crate::cuda::launch::{Buffer, LaunchShape, Ptr, Stream};
 use crate::cuda::lists::MAX_SLOTS;
 use crate::decode::candidates::Ads;
-use crate::decode::search::{CandidateList, SearchRules};
-use crate::error::{DeviceError, RequestError};
+use crate::decode::search::SearchRules;
+use crate::error::DeviceError;
 use crate::model::config::{BOI, SPECIAL_TOKENS};
 use forest::{Forest, Tree};
-use results::{Results, read};
+pub use results::Results;
+use results::read;
 use tables::Tables;
 
 /// The most beams of a request: one thread of a block continues one.
@@ -408,14 +409,9 @@ impl Search {
         )
     }
 
-    /// Waits, and reads what [`Search::finish`] wrote: the lists of each request, best beam first, or what is wrong with
-    /// its logits.
-    ///
-    /// # Errors
-    /// [`DeviceError::Failed`].
-    pub fn lists(&self) -> Result<Vec<Result<Vec<CandidateList>, RequestError>>, DeviceError> {
-        let results = Results::download(self)?;
-        Ok((0..self.batch.requests.len()).map(|request| results.of(self, request)).collect())
+    /// Room for what [`Search::finish`] wrote, to be brought to the host.
+    pub fn results(&self) -> Results {
+        Results::new(self)
     }
 
     /// Waits, and reads what the decoder is given at this step; for traces.

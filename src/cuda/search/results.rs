@@ -2,12 +2,12 @@
 
 use super::layout::{NONE, Progress};
 use super::{Member, Search};
-use crate::cuda::launch::{Buffer, Element};
+use crate::cuda::launch::{Buffer, Download, Element};
 use crate::decode::search::{CandidateList, Chosen};
 use crate::error::{DeviceError, RequestError, RequestErrorKind};
 
-/// The lists of a batch, on the host.
-pub(super) struct Results {
+/// Room on the host for what a batch of searches found, and then that.
+pub struct Results {
     progress: Vec<u32>,
     items: Vec<u32>,
     ads: Vec<u32>,
@@ -17,22 +17,39 @@ pub(super) struct Results {
 }
 
 impl Results {
-    pub(super) fn download(search: &Search) -> Result<Self, DeviceError> {
-        let (tables, requests) = (&search.tables, search.batch.requests.len());
+    pub(super) fn new(search: &Search) -> Self {
+        let requests = search.batch.requests.len();
         let lists = requests * search.batch.rows;
         let (slots, positions) = (search.batch.slots, search.positions());
-        Ok(Self {
-            progress: read(&tables.progress, requests * Progress::WORDS)?,
-            items: read(&tables.items, lists * slots)?,
-            ads: read(&tables.list_ads, lists * slots)?,
-            ln_zs: read(&tables.ln_zs, lists * slots)?,
-            scores: read(&tables.scores, lists)?,
-            paths: read(&tables.paths, lists * positions)?,
-        })
+        Self {
+            progress: vec![0; requests * Progress::WORDS],
+            items: vec![0; lists * slots],
+            ads: vec![0; lists * slots],
+            ln_zs: vec![0.0; lists * slots],
+            scores: vec![0.0; lists],
+            paths: vec![0; lists * positions],
+        }
     }
 
-    /// The lists of one request.
-    pub(super) fn of(&self, search: &Search, request: usize) -> Result<Vec<CandidateList>, RequestError> {
+    /// The copies that bring it here.
+    pub fn downloads(&mut self, search: &Search) -> [Download<'_>; 6] {
+        let tables = &search.tables;
+        [
+            tables.progress.reading(0, &mut self.progress),
+            tables.items.reading(0, &mut self.items),
+            tables.list_ads.reading(0, &mut self.ads),
+            tables.ln_zs.reading(0, &mut self.ln_zs),
+            tables.scores.reading(0, &mut self.scores),
+            tables.paths.reading(0, &mut self.paths),
+        ]
+    }
+
+    /// The lists of each request, best beam first, or what is wrong with its logits.
+    pub fn lists(&self, search: &Search) -> Vec<Result<Vec<CandidateList>, RequestError>> {
+        (0..search.batch.requests.len()).map(|request| self.of(search, request)).collect()
+    }
+
+    fn of(&self, search: &Search, request: usize) -> Result<Vec<CandidateList>, RequestError> {
         let progress = Progress::of(&self.progress, request);
         if let Some(fault) = progress.fault(search.codes) {
             return Err(RequestError::new(

@@ -247,6 +247,7 @@ impl<'a> Oracle<'a> {
 
 /// A device's memory for searches, used for one batch after the other.
 pub struct Device {
+    stream: Arc<dyn Stream>,
     search: Search,
     logits: Buffer<f32>,
     sizes: Sizes,
@@ -257,7 +258,7 @@ impl Device {
         let search = Search::new(stream, sizes.limits(), sizes.layers, sizes.codes).unwrap();
         assert!(search.bytes() > 0);
         let logits = Buffer::new(stream, sizes.requests * sizes.width * sizes.codes).unwrap();
-        Self { search, logits, sizes: sizes.clone() }
+        Self { stream: stream.clone(), search, logits, sizes: sizes.clone() }
     }
 
     /// Runs a batch on the device and on the CPU, holds the rows of every step against each other, and returns the
@@ -287,8 +288,13 @@ impl Device {
             }
         }
         self.search.finish().unwrap();
-        let device = self.search.lists().unwrap();
-        let device = device.into_iter().map(|lists| lists.map_err(|error| error.to_string())).collect();
+        let mut results = self.search.results();
+        self.stream.download(&mut results.downloads(&self.search)).unwrap();
+        let device = results
+            .lists(&self.search)
+            .into_iter()
+            .map(|lists| lists.map_err(|error| error.to_string()))
+            .collect();
         (device, oracles.into_iter().map(Oracle::outcome).collect())
     }
 
