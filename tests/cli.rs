@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use bidslate::model::config::ModelConfig;
-use bidslate::model::init::init_model;
-use bidslate::model::weights::WeightType;
 use command::{Run, bidslate};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -284,13 +282,11 @@ fn a_trace_of_two_requests_of_one_name_is_refused() {
     assert!(!path.exists());
 }
 
-/// The sample of `data/nyc`, with random weights: its own labels are found beside the requests.
+/// The sample that ships: its labels are found beside the requests.
 #[test]
 fn the_table_shows_what_items_are_and_what_each_rule_would_charge() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/nyc");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nyc");
     let dir = tempfile::tempdir().unwrap();
-    let config = ModelConfig::read(&data.join("config.json")).unwrap();
-    init_model(dir.path(), &config, WeightType::F32, 1).unwrap();
     let all = fs::read_to_string(data.join("requests.jsonl")).unwrap();
     let two: Vec<String> = all.lines().take(2).map(String::from).collect();
     fs::write(dir.path().join("requests.jsonl"), lines(&two)).unwrap();
@@ -299,8 +295,7 @@ fn the_table_shows_what_items_are_and_what_each_rule_would_charge() {
     let heldout = dir.path().join("heldout.jsonl");
     let run = |format: &str| {
         let mut command = bidslate();
-        command.arg("allocate").arg("--model").arg(dir.path()).args(["--format", format]);
-        command.arg("--catalog").arg(data.join("catalog.safetensors"));
+        command.arg("allocate").arg("--model").arg(&data).args(["--format", format]);
         command.arg("--requests").arg(dir.path().join("requests.jsonl"));
         Run::of(&mut command)
     };
@@ -316,8 +311,8 @@ fn the_table_shows_what_items_are_and_what_each_rule_would_charge() {
     let organic = answers[0]["slots"][2]["kind"] == "organic";
     let expected = if organic { "0 of 0 ads (by chance 0.0)" } else { "1 of 1 ads (" };
     assert!(last.contains(expected), "{last}");
-    assert!(table.starts_with("RANDOM WEIGHTS"), "{table}");
-    assert!(table.contains("catalog version 1 with 1000 items"), "{table}");
+    assert!(table.starts_with("bidslate_train nyc\n"), "{table}");
+    assert!(table.contains("catalog version 1 with 2600 items"), "{table}");
     for heading in ["network", "GSP", "VCG", "pays"] {
         assert!(table.contains(heading), "{heading} in {table}");
     }
@@ -387,7 +382,7 @@ fn errors_name_the_file_that_is_at_fault() {
     let error = allocate_from(dir.path(), &[]).failed();
     assert!(error.contains(catalog.to_str().unwrap()), "{error}");
     // A catalog of other sizes.
-    let nyc = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/nyc/catalog.safetensors");
+    let nyc = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/nyc/catalog.safetensors");
     let error = allocate_from(dir.path(), &["--catalog", nyc.to_str().unwrap()]).failed();
     assert!(error.contains(nyc.to_str().unwrap()), "{error}");
     // Weights are no catalog.

@@ -5,9 +5,6 @@ use std::collections::HashSet;
 
 use bidslate::cpu::Precision;
 use bidslate::engine::{Engine, EngineBuilder, Limits, Report};
-use bidslate::model::config::ModelConfig;
-use bidslate::model::init::init_model;
-use bidslate::model::weights::WeightType;
 use bidslate::request::Request;
 use bidslate::response::Response;
 use tempfile::TempDir;
@@ -15,9 +12,13 @@ use tempfile::TempDir;
 use crate::streams::streams;
 
 // Part of the program, which runs on machines without the repository.
-const CONFIG: &[u8] = include_bytes!("../../data/nyc/config.json");
-const CATALOG: &[u8] = include_bytes!("../../data/nyc/catalog.safetensors");
-const REQUESTS: &[u8] = include_bytes!("../../data/nyc/requests.jsonl");
+const MODEL: [(&str, &[u8]); 4] = [
+    ("config.json", include_bytes!("../../weights/nyc/config.json")),
+    ("tokenizer.json", include_bytes!("../../weights/nyc/tokenizer.json")),
+    ("model.safetensors", include_bytes!("../../weights/nyc/model.safetensors")),
+    ("catalog.safetensors", include_bytes!("../../weights/nyc/catalog.safetensors")),
+];
+const REQUESTS: &[u8] = include_bytes!("../../weights/nyc/requests.jsonl");
 
 const SLOTS: usize = 10;
 
@@ -31,12 +32,12 @@ struct Sample {
 }
 
 impl Sample {
-    /// The model that `scripts/quickstart` makes, in bf16, and the requests.
+    /// The model that ships, in bf16, and the requests.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config: ModelConfig = serde_json::from_slice(CONFIG).unwrap();
-        init_model(dir.path(), &config, WeightType::BF16, 1).unwrap();
-        std::fs::write(dir.path().join("catalog.safetensors"), CATALOG).unwrap();
+        for (name, bytes) in MODEL {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
         let lines = REQUESTS.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         let requests = lines.map(|line| Request::from_json(line).unwrap());
         let all = ["BIDSLATE_DEVICE", "BIDSLATE_SAMPLE"].iter().any(|name| std::env::var_os(name).is_some());
@@ -46,7 +47,7 @@ impl Sample {
 
     fn answers(&self, set: impl FnOnce(EngineBuilder) -> EngineBuilder) -> Vec<Response> {
         let builder = set(Engine::builder().model(self.dir.path()));
-        let limits = Limits { batch: 4, history: 256, beams: 64, candidates: 2000, slots: SLOTS };
+        let limits = Limits { batch: 4, history: 32, beams: 64, candidates: 2000, slots: SLOTS };
         let engine = builder.limits(limits).build().unwrap();
         let report = Report { trace: true, ..Report::default() };
         engine.allocate_with(&self.requests, report).into_iter().map(Result::unwrap).collect()
@@ -93,8 +94,6 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     length(&mut a.iter().zip(b).map(|(a, b)| a - b)) / length(&mut a.iter().copied())
 }
 
-/// The weights are random, and so the 64 candidate lists of a request differ in little but noise: which of two equally
-/// good ones wins is chance. That the candidates are the same ones is not.
 #[test]
 fn lists_of_the_sample_are_those_of_the_cpu() {
     let sample = Sample::new();
@@ -105,6 +104,7 @@ fn lists_of_the_sample_are_those_of_the_cpu() {
     println!("{} requests; GPU and CPU in bf16: {agreement:?}", gpu.len());
     println!("GPU and CPU in f32: {:?}", Agreement::of(&f32, &gpu));
     println!("CPU in bf16 and in f32: {:?}", Agreement::of(&f32, &bf16));
-    // A rounding that only one of the two does moves the encoder's output by 5e-3.
-    assert!(agreement.candidates > 0.9 && agreement.encoder < 4e-3, "{agreement:?}");
+    // A rounding that only one of the two does moves the encoder's output as far as f32 is away, by 3e-3.
+    assert!(agreement.candidates > 0.9 && agreement.encoder < 2e-3, "{agreement:?}");
+    assert!(20 * agreement.same_lists >= 19 * gpu.len(), "{agreement:?}");
 }
