@@ -16,7 +16,8 @@ use world::World;
 const RULES: [PaymentRule; 4] =
     [PaymentRule::Network, PaymentRule::Gsp, PaymentRule::Vcg, PaymentRule::FirstPrice];
 
-const REPORT: Report = Report { timings: false, quotes: true, trace: true, grounds: false };
+const REPORT: Report =
+    Report { timings: false, quotes: true, trace: true, grounds: false, rate_inputs: false };
 
 /// Bids and reserves that are multiples of nothing; one ad in five bids less than its reserve.
 fn spread(columns: &mut Columns, rng: &mut Xoshiro256PlusPlus) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use bidslate::catalog::{Catalog, Columns, ItemKind, NewCreative, NewItem, Snapshot, Update};
 use bidslate::cuda::catalog::{Catalogs, DeviceCatalog};
 use bidslate::cuda::launch::Stream;
-use bidslate::engine::{Engine, Limits};
+use bidslate::engine::{Engine, EngineBuilder, Limits};
 use bidslate::model::config::ModelConfig;
 use bidslate::model::weights::WeightType;
 use bidslate::money::Micros;
@@ -112,9 +112,13 @@ fn one_catalog_for_each_state_and_no_longer_than_it_is_used() {
     assert_eq!(second.strong_count(), 1);
 }
 
-fn engine(world: &World, streams: Vec<Arc<dyn Stream>>, catalog: Catalog) -> Engine {
+fn builder(world: &World, streams: Vec<Arc<dyn Stream>>, catalog: Catalog) -> EngineBuilder {
     let limits = Limits { batch: 5, history: 7, beams: 20, candidates: 100, slots: world.config.list_len };
-    Engine::builder().model(world.path()).catalog(catalog).streams(streams).limits(limits).build().unwrap()
+    Engine::builder().model(world.path()).catalog(catalog).streams(streams).limits(limits)
+}
+
+fn engine(world: &World, streams: Vec<Arc<dyn Stream>>, catalog: Catalog) -> Engine {
+    builder(world, streams, catalog).build().unwrap()
 }
 
 /// The catalog of `columns` after `updates`, one call of `apply` for each.
@@ -225,5 +229,33 @@ fn the_host_has_no_part_in_a_batch() {
         assert!((downloads, copies.last()) == (1, Some(&Copied::Down)), "{copies:?}");
         assert!(answers[2].is_err() && answers[1].as_ref().unwrap().slots.is_empty());
         assert!([0, 3, 4].iter().all(|&i| !answers[i].as_ref().unwrap().slots.is_empty()), "{answers:?}");
+    }
+}
+
+/// Model, catalog and workspaces have to fit when the engine is built; what does not is refused with the figures.
+#[test]
+fn memory_that_does_not_suffice_is_refused_when_the_engine_is_built() {
+    let mut rng = world::rng("memory_that_does_not_suffice_is_refused_when_the_engine_is_built");
+    let world = World::with_weights(config(), 25, rng.random(), WeightType::BF16);
+    let build = |most: usize| {
+        let stream = Watched::with_memory(streams().remove(0), most);
+        let catalog = updated(&world.catalog, &world.config, &[]);
+        let built = builder(&world, vec![stream.clone()], catalog).build();
+        (built, stream)
+    };
+    let (engine, stream) = build(usize::MAX);
+    let (memory, needed) = (engine.as_ref().unwrap().memory(), stream.in_use());
+    // What is announced is what is held, but for padding and small tables.
+    let announced = memory.weights + memory.device_catalog + memory.workspaces;
+    assert!(announced <= needed && needed - announced < needed / 10, "{announced} of {needed}");
+    drop(engine);
+    assert_eq!(stream.in_use(), 0, "an engine gives its memory back");
+    assert!(build(needed).0.is_ok());
+    for most in [0, memory.weights - 1, memory.weights + memory.device_catalog - 1, needed - 1] {
+        let (built, stream) = build(most);
+        let error = built.map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("bytes of device memory are needed"), "{error}");
+        assert!(error.contains(&format!("of {most} are free")), "{error}");
+        assert_eq!(stream.in_use(), 0, "what was loaded before is given back");
     }
 }

@@ -1,5 +1,6 @@
-//! A stream that tells what is asked of it.
+//! A stream that tells what is asked of it, and that may have little memory.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,16 +19,29 @@ pub enum Copied {
 /// What is called before each launch that is not part of a graph, with the name of the kernel.
 pub type Hook = Box<dyn Fn(&'static str) + Send + Sync>;
 
-/// A stream that notes the copies between host and device.
+/// A stream that notes the copies between host and device, and the memory in use.
 pub struct Watched {
     inner: Arc<dyn Stream>,
     copies: Mutex<Vec<Copied>>,
     hook: Hook,
+    /// Bytes that may be in use at a time.
+    most: usize,
+    in_use: Mutex<HashMap<Address, usize>>,
 }
 
 impl Watched {
     pub fn new(inner: Arc<dyn Stream>, hook: Hook) -> Arc<Self> {
-        Arc::new(Self { inner, copies: Mutex::default(), hook })
+        Arc::new(Self { inner, copies: Mutex::default(), hook, most: usize::MAX, in_use: Mutex::default() })
+    }
+
+    /// A stream of a device with `most` bytes of memory.
+    pub fn with_memory(inner: Arc<dyn Stream>, most: usize) -> Arc<Self> {
+        Arc::new(Self { most, ..Arc::into_inner(Self::new(inner, Box::new(|_| ()))).unwrap() })
+    }
+
+    /// Bytes in use.
+    pub fn in_use(&self) -> usize {
+        self.in_use.lock().unwrap().values().sum()
     }
 
     /// The copies since the last call.
@@ -46,10 +60,18 @@ impl Stream for Watched {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Address, DeviceError> {
-        self.inner.allocate(bytes)
+        let free = self.most - self.in_use();
+        if bytes > free {
+            let (device, total) = (self.describe(), self.most);
+            return Err(DeviceError::OutOfMemory { device, needed: bytes, free, total });
+        }
+        let address = self.inner.allocate(bytes)?;
+        self.in_use.lock().unwrap().insert(address, bytes);
+        Ok(address)
     }
 
     fn free(&self, address: Address) {
+        self.in_use.lock().unwrap().remove(&address);
         self.inner.free(address);
     }
 
