@@ -139,9 +139,7 @@ class Experiment:
     def publish(self) -> None:
         """Writes what there is so far, and the report on it."""
         self.write()
-        report = engine.lab(
-            "report", "--experiment", self.out / "experiment.json", "--out", self.out / "html"
-        )
+        report = engine.lab("report", "--experiment", self.out / "experiment.json", "--out", self.out)
         print(report, end="", flush=True)
 
     def seed(self, seed: int) -> None:
@@ -311,5 +309,5 @@ class Seed:
 
 
 def report(run: Run) -> None:
-    """Variants, seeds and sweeps, judged by the world: report/html."""
+    """Variants, seeds and sweeps, judged by the world: report/index.html."""
     Experiment(run).perform()
