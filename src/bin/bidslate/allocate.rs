@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use bidslate::engine::{Engine, Report};
-use bidslate::error::RequestError;
 use bidslate::model::config::ModelConfig;
 use bidslate::record::Recorder;
 use bidslate::request::Request;
@@ -16,7 +15,7 @@ use crate::engine_args::EngineArgs;
 use crate::held_out::{HeldOut, Next};
 use crate::lines;
 use crate::progress::Progress;
-use crate::request_file::{Line, requests};
+use crate::request_file::{Answer, Line, answers, batches, requests};
 use crate::table::{self, Labels};
 use crate::tensor_file::TensorFile;
 
@@ -76,15 +75,12 @@ impl AllocateArgs {
         let mut progress = Progress::steps("answering");
         let mut done = 0;
         let mut all_good = true;
-        let mut lines = requests(&self.engine.requests)?;
-        loop {
-            let batch: Vec<Line> = lines.by_ref().take(self.engine.batch).collect::<Result<_>>()?;
-            if batch.is_empty() {
-                break;
-            }
+        for batch in batches(requests(&self.engine.requests)?, self.engine.batch) {
+            let batch = batch?;
             let ask = |line: &Line| held_out.as_ref()?.of(line.request.as_ref().ok()?);
             let next: Vec<Option<Next>> = batch.iter().map(ask).collect();
-            for ((id, answer), next) in answers(&mut answering, batch, report)?.into_iter().zip(next) {
+            let answers = answers(batch, |requests| answering.allocate(requests, report))?;
+            for ((id, answer), next) in answers.into_iter().zip(next) {
                 all_good &= answer.is_ok();
                 if let (Ok(Response { trace: Some(trace), .. }), true) = (&answer, self.trace.is_some()) {
                     traces.add(&id, trace, engine.config())?;
@@ -150,7 +146,7 @@ impl AllocateArgs {
         &self,
         out: &mut dyn Write,
         id: &Value,
-        answer: &Result<Response, RequestError>,
+        answer: &Answer,
         labels: Option<&Labels>,
         note: Option<&str>,
     ) -> Result<()> {
@@ -188,31 +184,12 @@ impl<'e> Answering<'e> {
         Ok(Self::Recorded(recorder))
     }
 
-    fn allocate(
-        &mut self,
-        requests: &[Request],
-        report: Report,
-    ) -> Result<Vec<Result<Response, RequestError>>> {
+    fn allocate(&mut self, requests: &[Request], report: Report) -> Result<Vec<Answer>> {
         match self {
             Self::Plain(engine) => Ok(engine.allocate_with(requests, report)),
             Self::Recorded(recorder) => Ok(recorder.allocate(requests, report)?),
         }
     }
-}
-
-/// The answers to a batch of lines, in their order.
-fn answers(
-    engine: &mut Answering,
-    batch: Vec<Line>,
-    report: Report,
-) -> Result<Vec<(Value, Result<Response, RequestError>)>> {
-    let requests: Vec<Request> = batch.iter().filter_map(|line| line.request.clone().ok()).collect();
-    let mut responses = engine.allocate(&requests, report)?.into_iter();
-    let answer = |line: Line| {
-        let answer = line.request.and_then(|_| responses.next().unwrap_or_else(|| unreachable!()));
-        (line.id, answer)
-    };
-    Ok(batch.into_iter().map(answer).collect())
 }
 
 /// The tensors of a trace file.

@@ -18,7 +18,7 @@ use crate::audit_table;
 use crate::engine_args::EngineArgs;
 use crate::lines;
 use crate::progress::Progress;
-use crate::request_file::{Line, requests};
+use crate::request_file::{Line, batches, requests};
 
 /// Says what advertisers could gain by other bids than their values, over the requests of a file: Psi with confidence
 /// intervals, and each advertiser's bid landscape, by tier and payment rule.
@@ -151,12 +151,9 @@ impl AuditArgs {
         let mut tallies = Vec::new();
         let mut progress = Progress::steps("auditing");
         let (mut done, mut all_good) = (0, true);
-        let mut input = requests(&self.engine.requests)?.take(limit);
-        loop {
-            let batch: Vec<Line> = input.by_ref().take(self.engine.batch).collect::<Result<_>>()?;
-            if batch.is_empty() {
-                break;
-            }
+        let lines = requests(&self.engine.requests)?.take(limit);
+        for batch in batches(lines, self.engine.batch) {
+            let batch = batch?;
             done += batch.len() as u64;
             for (id, error) in self.audit(&engine, batch, &mut tallies) {
                 all_good = false;

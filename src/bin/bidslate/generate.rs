@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use bidslate::catalog::{ItemKind, Snapshot};
 use bidslate::engine::Report;
-use bidslate::error::RequestError;
 use bidslate::model::config::ModelConfig;
 use bidslate::request::{Counterfactual, Request};
 use bidslate::response::{Response, Slot, Trace};
 
 use crate::engine_args::EngineArgs;
 use crate::progress::Progress;
-use crate::request_file::{Line, requests};
+use crate::request_file::{Answer, answers, batches, requests};
 use crate::tensor_file::TensorFile;
 
 /// Micros in a currency unit.
@@ -59,20 +58,15 @@ impl GenerateArgs {
         let mut generated = Generated::new(engine.config(), self.lists);
         let mut progress = Progress::steps("generating");
         let mut all_good = true;
-        let mut lines = requests(&self.engine.requests)?;
-        loop {
-            let batch: Vec<Line> = lines.by_ref().take(self.engine.batch).collect::<Result<_>>()?;
-            if batch.is_empty() {
-                break;
-            }
-            let asked: Vec<Request> =
-                batch.iter().filter_map(|line| Some(self.ask(line.request.as_ref().ok()?))).collect();
-            let report = Report { trace: true, ..Report::default() };
-            let mut responses = engine.allocate_on(&snapshot, &asked, report).into_iter();
-            for line in batch {
-                let answer = line.request.and_then(|_| responses.next().unwrap_or_else(|| unreachable!()));
+        let report = Report { trace: true, ..Report::default() };
+        for batch in batches(requests(&self.engine.requests)?, self.engine.batch) {
+            let allocate = |requests: &[Request]| {
+                let asked: Vec<Request> = requests.iter().map(|request| self.ask(request)).collect();
+                Ok(engine.allocate_on(&snapshot, &asked, report))
+            };
+            for (id, answer) in answers(batch?, allocate)? {
                 all_good &= answer.is_ok();
-                generated.add(line.id, answer, &snapshot);
+                generated.add(id, answer, &snapshot);
                 progress.at(generated.ids.len() as u64, count);
             }
         }
@@ -159,7 +153,7 @@ impl Generated {
     }
 
     /// Adds the answer to a request.
-    fn add(&mut self, id: serde_json::Value, answer: Result<Response, RequestError>, snapshot: &Snapshot) {
+    fn add(&mut self, id: serde_json::Value, answer: Answer, snapshot: &Snapshot) {
         if let Err(error) = &answer {
             eprintln!("{id}: {error}");
         }

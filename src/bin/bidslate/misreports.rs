@@ -9,7 +9,6 @@ use anyhow::{Result, ensure};
 use bidslate::auction::regret::GammaGrid;
 use bidslate::catalog::{ItemKind, Snapshot, Update};
 use bidslate::engine::{AuditOptions, Engine, Report};
-use bidslate::error::RequestError;
 use bidslate::model::config::ModelConfig;
 use bidslate::money::Micros;
 use bidslate::request::{Audit, PaymentRule, Request};
@@ -19,7 +18,7 @@ use bidslate::response::audit::{AuditedAd, SweepPoint};
 use crate::draw;
 use crate::engine_args::EngineArgs;
 use crate::progress::Progress;
-use crate::request_file::{Line, requests};
+use crate::request_file::{Answer, answers, batches, requests};
 use crate::tensor_file::TensorFile;
 
 /// Writes, for sampled values of all ads and each ad of the lists that they lead to, what a misreported bid would
@@ -67,14 +66,10 @@ impl MisreportArgs {
         let mut all_good = true;
         for sample in 0..self.samples {
             let snapshot = self.values(&engine.catalog().snapshot(), sample)?;
-            let mut lines = requests(&self.engine.requests)?;
             let mut done = 0;
-            loop {
-                let batch: Vec<Line> = lines.by_ref().take(self.engine.batch).collect::<Result<_>>()?;
-                if batch.is_empty() {
-                    break;
-                }
-                for (id, answer) in answers(&engine, &snapshot, self.tier.into(), batch) {
+            for batch in batches(requests(&self.engine.requests)?, self.engine.batch) {
+                let allocate = |requests: &[Request]| Ok(self.allocate(&engine, &snapshot, requests));
+                for (id, answer) in answers(batch?, allocate)? {
                     match answer {
                         Ok(response) => table.add(done, sample, &response, &snapshot),
                         Err(error) => {
@@ -90,6 +85,17 @@ impl MisreportArgs {
         drop(progress);
         table.write(&self.out)?;
         Ok(all_good)
+    }
+
+    /// The answers to requests under the bids of `snapshot`, audited.
+    fn allocate(&self, engine: &Engine, snapshot: &Snapshot, requests: &[Request]) -> Vec<Answer> {
+        let ask = |request: &Request| Request {
+            payment: PaymentRule::Network,
+            audit: self.tier.into(),
+            ..request.clone()
+        };
+        let asked: Vec<Request> = requests.iter().map(ask).collect();
+        engine.allocate_on(snapshot, &asked, Report { rate_inputs: true, ..Report::default() })
     }
 
     /// The catalog with the values of a sample as bids.
@@ -123,24 +129,6 @@ impl From<Tier> for Audit {
             Tier::Redecode => Self::Redecode,
         }
     }
-}
-
-/// The answers to a batch of lines under the bids of `snapshot`, audited.
-fn answers(
-    engine: &Engine,
-    snapshot: &Snapshot,
-    audit: Audit,
-    batch: Vec<Line>,
-) -> Vec<(serde_json::Value, Result<Response, RequestError>)> {
-    let ask = |request: &Request| Request { payment: PaymentRule::Network, audit, ..request.clone() };
-    let asked: Vec<Request> = batch.iter().filter_map(|line| line.request.as_ref().ok().map(ask)).collect();
-    let report = Report { rate_inputs: true, ..Report::default() };
-    let mut responses = engine.allocate_on(snapshot, &asked, report).into_iter();
-    let answer = |line: Line| {
-        let answer = line.request.and_then(|_| responses.next().unwrap_or_else(|| unreachable!()));
-        (line.id, answer)
-    };
-    batch.into_iter().map(answer).collect()
 }
 
 /// Columns over the ads of the lists, and over gammas.

@@ -7,6 +7,7 @@ use bidslate::engine::Limits;
 use bidslate::error::RequestError;
 use bidslate::model::config::ModelConfig;
 use bidslate::request::{Candidates, Request};
+use bidslate::response::Response;
 use serde_json::{Value, json};
 
 use crate::lines;
@@ -23,6 +24,35 @@ pub struct Line {
 /// The requests of a file.
 pub fn requests(path: &Path) -> Result<impl Iterator<Item = Result<Line>> + use<>> {
     Ok(lines::lines(path)?.map(|line| line.map(|line| parse(&line))))
+}
+
+/// Lines of a file, `size` at a time.
+pub fn batches(
+    mut lines: impl Iterator<Item = Result<Line>>,
+    size: usize,
+) -> impl Iterator<Item = Result<Vec<Line>>> {
+    std::iter::from_fn(move || {
+        let batch: Result<Vec<Line>> = lines.by_ref().take(size).collect();
+        let ended = batch.as_ref().is_ok_and(Vec::is_empty);
+        (!ended).then_some(batch)
+    })
+}
+
+/// What became of a request: its answer, or why there is none.
+pub type Answer = std::result::Result<Response, RequestError>;
+
+/// The answers to a batch of lines with the lines' ids, in their order; `allocate` answers the requests among them.
+pub fn answers(
+    batch: Vec<Line>,
+    allocate: impl FnOnce(&[Request]) -> Result<Vec<Answer>>,
+) -> Result<Vec<(Value, Answer)>> {
+    let asked: Vec<Request> = batch.iter().filter_map(|line| line.request.clone().ok()).collect();
+    let mut responses = allocate(&asked)?.into_iter();
+    let answer = |line: Line| {
+        let answer = line.request.and_then(|_| responses.next().unwrap_or_else(|| unreachable!()));
+        (line.id, answer)
+    };
+    Ok(batch.into_iter().map(answer).collect())
 }
 
 fn parse(line: &[u8]) -> Line {
