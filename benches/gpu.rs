@@ -1,10 +1,10 @@
-//! The kernels on a GPU: each operation by itself at the sizes of the models, and whole allocations.
+//! The kernels on a GPU: each operation and each stage of a model by itself, and whole allocations.
 //!
 //! `BIDSLATE_DEVICE=cuda:0` names the GPU (feature `cuda`). `BIDSLATE_DEVICE=emulator` runs the same code on the emulator,
-//! at sizes that mean nothing, to see that it runs: with `--test`, once each. Times of single operations are the
-//! device's own, between two events around many launches; inputs are random, and taken in turns from as many copies as
-//! a large cache does not hold. The throughput column counts floating point operations ("Gelem/s" reads GFLOP/s), bytes
-//! where an operation only moves them, or requests.
+//! at sizes that mean nothing, to see that it runs: with `--test`, once each. Times of single operations and stages are
+//! the device's own, between two events; inputs are random, and either taken in turns from as many copies as a large
+//! cache does not hold, or preceded by a copy that fills the cache. The throughput column counts the floating point
+//! operations of `costs.rs` ("Gelem/s" reads GFLOP/s) and the bytes, or bytes alone.
 
 #[path = "gpu/allocations.rs"]
 mod allocations;
@@ -12,18 +12,24 @@ mod allocations;
 mod attentions;
 #[path = "gpu/auctions.rs"]
 mod auctions;
+#[path = "gpu/costs.rs"]
+mod costs;
 #[path = "gpu/device.rs"]
 mod device;
 #[path = "../tests/kernels/emulator.rs"]
 mod emulator;
 #[path = "../tests/kernels/gpu.rs"]
 mod gpu;
+#[path = "gpu/pass.rs"]
+mod pass;
 #[path = "gpu/products.rs"]
 mod products;
 #[path = "gpu/quantizer.rs"]
 mod quantizer;
 #[path = "gpu/searches.rs"]
 mod searches;
+#[path = "gpu/stages.rs"]
+mod stages;
 
 use criterion::Criterion;
 use device::Device;
@@ -31,12 +37,13 @@ use device::Device;
 type Bench = (&'static str, fn(&mut Criterion, &Device));
 
 /// What is measured, by name: `BIDSLATE_BENCH` names one of them, and the others are not even set up.
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     ("products", products::bench),
     ("attentions", attentions::bench),
     ("searches", searches::bench),
     ("auctions", auctions::bench),
     ("quantizer", quantizer::bench),
+    ("stages", stages::bench),
     ("allocations", allocations::bench),
 ];
 

@@ -9,9 +9,10 @@ use bidslate::model::weights::WeightType;
 use bidslate::request::{Candidates, Request};
 use bidslate::response::Timings;
 use bidslate::synthetic;
-use criterion::{Criterion, Throughput};
+use criterion::Criterion;
 
-use crate::device::Device;
+use crate::costs::Stages;
+use crate::device::{Device, throughput};
 
 /// A stage: its name, and its time in a run.
 type Stage = (&'static str, fn(&Timings) -> u64);
@@ -27,11 +28,12 @@ const STAGES: [Stage; 6] = [
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {
     for model in device.models() {
-        for batch in device.pick(vec![1, 8, 32, 128], vec![2]) {
+        for batch in device.batches() {
             let (engine, requests) = engine(device, model, batch);
-            let d = engine.config().hidden_size;
+            let config = engine.config();
+            let d = config.hidden_size;
             let mut group = criterion.benchmark_group(format!("allocate d {d}, batch {batch}"));
-            group.throughput(Throughput::Elements(batch as u64)).sample_size(10);
+            group.throughput(throughput(Stages::new(config, batch).allocate())).sample_size(10);
             group.bench_function("engine", |bencher| {
                 bencher.iter_custom(|runs| (0..runs).map(|_| run(&engine, &requests)).sum());
             });

@@ -4,7 +4,7 @@ use bidslate::cuda::attention::attention;
 use bidslate::cuda::beam_attention::{BeamScratch, Beams, CrossKeys, beam_attention};
 use criterion::{Criterion, Throughput};
 
-use crate::device::Device;
+use crate::device::{Cache, Device};
 
 const HEAD_SIZE: usize = 64;
 
@@ -28,7 +28,7 @@ fn of_histories(criterion: &mut Criterion, device: &Device, requests: usize, d: 
     let (qkv, mut out) = (device.rotated(rows * 3 * d, bytes), device.rotated(rows * d, bytes));
     let offsets = device.upload(&offsets(requests, n));
     let flops = Throughput::Elements((4 * rows * n * d) as u64);
-    device.bench(criterion, &format!("attention {requests}x{n}, {heads} heads"), flops, |run| {
+    device.bench(criterion, &format!("attention {requests}x{n}, {heads} heads"), flops, Cache::Warm, |run| {
         let at = run % qkv.len();
         let (qkv, out) = (qkv[at].ptr(), out[at].ptr_mut());
         attention(&*device.stream, qkv, offsets.ptr(), requests, n, heads, HEAD_SIZE, out)
@@ -49,6 +49,7 @@ fn of_beams(criterion: &mut Criterion, device: &Device, requests: usize, d: usiz
         criterion,
         &format!("beam_attention {requests}x{beams} over {n}, {heads} heads"),
         flops,
+        Cache::Warm,
         |run| {
             let at = run % kv.len();
             let cross = CrossKeys { keys: kv[at].ptr(), stride: 2 * d, offsets: offsets.ptr() };

@@ -7,32 +7,34 @@ use bidslate::auction::regret::GammaGrid;
 use bidslate::cuda::auction::DeviceBatch;
 use bidslate::cuda::auction_regret::Misreports;
 use bidslate::money::Micros;
-use criterion::{Criterion, Throughput};
+use criterion::Criterion;
 
-use crate::device::Device;
+use crate::costs;
+use crate::device::{Cache, Device, throughput};
 
 const BIDDERS: usize = 64;
 const SLOTS: usize = 10;
-/// Read: bid, reserve and weight of a bidder, effect of a slot. Written: winner and payment of a slot.
-const BYTES: usize = BIDDERS * 3 * 8 + SLOTS * (8 + 4 + 8);
 const UNIT: NonZeroU64 = NonZeroU64::MIN;
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {
     for (rule, name) in [(AuctionRule::Gsp, "gsp"), (AuctionRule::Vcg, "vcg")] {
-        let auctions = device.pick(200_000, 20);
-        let mut batch =
-            DeviceBatch::new(&device.stream, &batch(device, rule, auctions)).expect("device memory");
-        let bytes = Throughput::Bytes((auctions * BYTES) as u64);
-        let name = format!("auction {name}, {auctions} of {BIDDERS} for {SLOTS}");
-        device.bench(criterion, &name, bytes, |_| batch.run(&*device.stream, UNIT));
+        for auctions in device.pick(vec![1, 8, 32, 128, 200_000], vec![20]) {
+            let mut batch =
+                DeviceBatch::new(&device.stream, &batch(device, rule, auctions)).expect("device memory");
+            let least = throughput(costs::auction(auctions, BIDDERS, SLOTS));
+            let name = format!("auction {name}, {auctions} of {BIDDERS} for {SLOTS}");
+            device.bench(criterion, &name, least, Cache::Cold, |_| batch.run(&*device.stream, UNIT));
+        }
     }
-    let auctions = device.pick(2_000, 3);
-    let batch =
-        DeviceBatch::new(&device.stream, &batch(device, AuctionRule::Gsp, auctions)).expect("device memory");
-    let mut sweep = Misreports::new(&device.stream, &batch, &GammaGrid::default()).expect("device memory");
-    let misreports = Throughput::Elements((auctions * BIDDERS * GammaGrid::default().gammas().len()) as u64);
-    let name = format!("auction_regret gsp, {auctions} of {BIDDERS} for {SLOTS}");
-    device.bench(criterion, &name, misreports, |_| sweep.run(&*device.stream, &batch, UNIT));
+    let grid = GammaGrid::default();
+    for auctions in device.pick(vec![1, 8, 32, 128, 2_000], vec![3]) {
+        let batch = DeviceBatch::new(&device.stream, &batch(device, AuctionRule::Gsp, auctions))
+            .expect("device memory");
+        let mut sweep = Misreports::new(&device.stream, &batch, &grid).expect("device memory");
+        let least = throughput(costs::regret(auctions, BIDDERS, SLOTS, grid.gammas().len()));
+        let name = format!("auction_regret gsp, {auctions} of {BIDDERS} for {SLOTS}");
+        device.bench(criterion, &name, least, Cache::Cold, |_| sweep.run(&*device.stream, &batch, UNIT));
+    }
 }
 
 fn batch(device: &Device, rule: AuctionRule, auctions: usize) -> AuctionBatch {

@@ -2,19 +2,31 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bidslate::cuda::launch::{Buffer, Element, Stream};
+use bidslate::cuda::launch::{Address, Buffer, Element, Stream};
 use bidslate::error::DeviceError;
-use bidslate::model::config::ModelSize;
+use bidslate::model::config::{ModelConfig, ModelSize};
 use criterion::{Criterion, Throughput};
 use half::bf16;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use simt::{Build, Copies, Schedule};
 
+use crate::costs::Work;
+
 /// Inputs that are taken in turns hold at least this much together: more than the cache of any GPU.
 const ROTATED_BYTES: usize = 256 << 20;
 const MOST_COPIES: usize = 64;
+
+/// What a launch finds in the cache of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cache {
+    /// What the launch before left there, unless the inputs are taken in turns.
+    Warm,
+    /// Nothing of its own: between two launches a copy goes through all of it.
+    Cold,
+}
 
 /// A stream to measure on.
 pub struct Device {
@@ -22,6 +34,15 @@ pub struct Device {
     /// Whether it is the emulator: small sizes will do.
     pub emulated: bool,
     rng: RefCell<Xoshiro256PlusPlus>,
+    /// `sweep_bytes` of memory, of which one half is copied to the other to fill the cache.
+    sweep: Address,
+    sweep_bytes: usize,
+}
+
+/// The throughput column of some work: FLOPs, or bytes where it only moves them.
+pub fn throughput(work: Work) -> Throughput {
+    let (elements, bytes) = (work.flops as u64, work.bytes as u64);
+    if elements == 0 { Throughput::Bytes(bytes) } else { Throughput::ElementsAndBytes { elements, bytes } }
 }
 
 impl Device {
@@ -33,7 +54,11 @@ impl Device {
             true => crate::emulator::stream(Build::Plain, Schedule::Forward, Copies::Lazy),
             false => crate::gpu::stream(&name),
         };
-        Some(Self { stream, emulated, rng: RefCell::new(Xoshiro256PlusPlus::seed_from_u64(1)) })
+        let sweep_bytes = if emulated { 512 } else { ROTATED_BYTES };
+        let sweep = stream.allocate(sweep_bytes).expect("device memory");
+        stream.upload(sweep, &vec![1; sweep_bytes]).expect("device memory");
+        let rng = RefCell::new(Xoshiro256PlusPlus::seed_from_u64(1));
+        Some(Self { stream, emulated, rng, sweep, sweep_bytes })
     }
 
     /// One of two values: for a GPU, or for the emulator.
@@ -49,6 +74,19 @@ impl Device {
     /// The model sizes of whole allocations.
     pub fn models(&self) -> Vec<ModelSize> {
         self.pick(vec![ModelSize::Small, ModelSize::Base, ModelSize::Large], vec![ModelSize::Tiny])
+    }
+
+    /// The configuration of a size; on the emulator with short histories and lists, and few beams.
+    pub fn config(&self, size: ModelSize) -> ModelConfig {
+        let config = ModelConfig::of_size(size);
+        let small =
+            ModelConfig { history_len: 5, list_len: 2, beam_width: 8, codebook_size: 40, ..config.clone() };
+        self.pick(config, small)
+    }
+
+    /// Requests of a batch.
+    pub fn batches(&self) -> Vec<usize> {
+        self.pick(vec![1, 8, 32, 128], vec![2])
     }
 
     /// Encoder rows of a request with a full history.
@@ -83,22 +121,44 @@ impl Device {
         Buffer::from_slice(&self.stream, values).expect("device memory")
     }
 
-    /// Measures launches of `work`, which is given their number.
+    /// Measures launches of `work`, which is given their number: the time of many between two events, or of each by
+    /// itself where the cache is to be cold.
     pub fn bench(
         &self,
         criterion: &mut Criterion,
         name: &str,
         throughput: Throughput,
+        cache: Cache,
         mut work: impl FnMut(usize) -> Result<(), DeviceError>,
     ) {
         let mut group = criterion.benchmark_group(name);
         group.throughput(throughput);
         group.bench_function("gpu", |bencher| {
             bencher.iter_custom(|runs| {
-                let mut all = || (0..runs as usize).try_for_each(&mut work);
-                self.stream.time(&mut all).unwrap_or_else(|error| panic!("{name}: {error}"))
+                let time = match cache {
+                    Cache::Warm => {
+                        let mut all = || (0..runs as usize).try_for_each(&mut work);
+                        self.stream.time(&mut all)
+                    }
+                    Cache::Cold => (0..runs as usize).map(|run| self.time_cold(&mut || work(run))).sum(),
+                };
+                time.unwrap_or_else(|error| panic!("{name}: {error}"))
             });
         });
         group.finish();
+    }
+
+    /// The time of `work` after a copy that goes through the cache. While the device copies, the host enqueues, so
+    /// that what it takes for that is not measured as long as it takes less.
+    fn time_cold(&self, work: &mut dyn FnMut() -> Result<(), DeviceError>) -> Result<Duration, DeviceError> {
+        let half = self.sweep_bytes / 2;
+        self.stream.copy(self.sweep + half as Address, self.sweep, half)?;
+        self.stream.time(work)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.stream.free(self.sweep);
     }
 }

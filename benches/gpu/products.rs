@@ -6,7 +6,7 @@ use bidslate::cuda::norm_linear::{NormedRows, Projected, norm_linear};
 use bidslate::cuda::swiglu::swiglu;
 use criterion::{Criterion, Throughput};
 
-use crate::device::Device;
+use crate::device::{Cache, Device};
 
 const EPS: f32 = 1e-6;
 
@@ -31,7 +31,7 @@ fn plain(criterion: &mut Criterion, device: &Device, m: usize, n: usize, k: usiz
     let bytes = 2 * (m * k + n * k) + 4 * m * n;
     let (x, w) = (device.rotated(m * k, bytes), device.rotated(n * k, bytes));
     let mut y: Vec<Buffer<f32>> = device.rotated_f32(m * n, bytes);
-    device.bench(criterion, &format!("linear {m}x{n}x{k}"), flops(m, n, k), |run| {
+    device.bench(criterion, &format!("linear {m}x{n}x{k}"), flops(m, n, k), Cache::Warm, |run| {
         let at = run % x.len();
         let product = Product { x: x[at].ptr(), w: w[at].ptr(), m, n, k };
         linear(&*device.stream, product, Output::F32(y[at].ptr_mut()))
@@ -44,7 +44,7 @@ fn normed(criterion: &mut Criterion, device: &Device, m: usize, n: usize, d: usi
     let (x, w) = (device.rotated_f32(m * d, bytes), device.rotated(n * d, bytes));
     let weight = device.upload(&vec![1.0f32; d]);
     let mut y = device.rotated(m * n, bytes);
-    device.bench(criterion, &format!("norm_linear {m}x{n}x{d}"), flops(m, n, d), |run| {
+    device.bench(criterion, &format!("norm_linear {m}x{n}x{d}"), flops(m, n, d), Cache::Warm, |run| {
         let at = run % x.len();
         let rows = NormedRows { x: x[at].ptr(), weight: weight.ptr(), m, d, eps: EPS };
         let to = Projected::Bf16(y[at].ptr_mut());
@@ -58,7 +58,7 @@ fn gated(criterion: &mut Criterion, device: &Device, m: usize, ffn: usize, d: us
     let (x, w) = (device.rotated_f32(m * d, bytes), device.rotated(2 * ffn * d, bytes));
     let weight = device.upload(&vec![1.0f32; d]);
     let mut hidden = device.rotated(m * ffn, bytes);
-    device.bench(criterion, &format!("swiglu {m}x{ffn}x{d}"), flops(m, 2 * ffn, d), |run| {
+    device.bench(criterion, &format!("swiglu {m}x{ffn}x{d}"), flops(m, 2 * ffn, d), Cache::Warm, |run| {
         let at = run % x.len();
         let rows = NormedRows { x: x[at].ptr(), weight: weight.ptr(), m, d, eps: EPS };
         swiglu(&*device.stream, rows, w[at].ptr(), ffn, hidden[at].ptr_mut())

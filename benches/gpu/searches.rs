@@ -7,13 +7,14 @@ use bidslate::decode::search::SearchRules;
 use bidslate::model::config::{ModelConfig, ModelSize};
 use bidslate::request::{AdPolicy, BidAggregate, BidScope};
 use bidslate::synthetic;
-use criterion::{Criterion, Throughput};
+use criterion::Criterion;
 
-use crate::device::Device;
+use crate::costs::Stages;
+use crate::device::{Cache, Device, throughput};
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {
     for items in device.pick(vec![20_000, 1_000_000], vec![500]) {
-        for requests in device.pick(vec![1, 8, 32], vec![2]) {
+        for requests in device.batches() {
             whole(criterion, device, items, requests);
         }
     }
@@ -44,13 +45,15 @@ fn whole(criterion: &mut Criterion, device: &Device, items: usize, requests: usi
     let mut all = || (0..steps).try_for_each(|_| search.advance(logits.ptr()));
     let recorded = device.stream.capture(&mut all).expect("a graph");
     let name = format!("search {requests}x{} beams, {steps} steps, {items} items", config.beam_width);
-    device.bench(criterion, &name, Throughput::Elements(requests as u64), |_| {
+    let least = throughput(Stages::new(&config, requests).select() * steps);
+    device.bench(criterion, &name, least, Cache::Warm, |_| {
         search.begin(&asked, config.beam_width)?;
         recorded.launch()
     });
 }
 
-fn rules(config: &ModelConfig) -> SearchRules {
+/// The rules of a request that sets none.
+pub fn rules(config: &ModelConfig) -> SearchRules {
     SearchRules {
         list_len: config.list_len,
         beam_width: config.beam_width,

@@ -1,0 +1,70 @@
+//! The stages of a batch, each by itself: encoder, a step of the decoder, creatives, reward model, payment network.
+//!
+//! Before each run of a stage the cache is filled with something else. Not before a decode step: in the loop that it is
+//! of, the one before has read the same weights, keys and values.
+
+use bidslate::cuda::launch::Graph;
+use bidslate::error::DeviceError;
+use bidslate::model::config::ModelConfig;
+use criterion::Criterion;
+
+use crate::costs::Stages;
+use crate::device::{Cache, Device, throughput};
+use crate::pass::{Loaded, Pass};
+
+pub fn bench(criterion: &mut Criterion, device: &Device) {
+    for model in device.models() {
+        let config = device.config(model);
+        let loaded = Loaded::new(device, &config);
+        for requests in device.batches() {
+            batch(criterion, device, &loaded, requests).expect("a pass over the stages");
+        }
+    }
+}
+
+fn batch(
+    criterion: &mut Criterion,
+    device: &Device,
+    loaded: &Loaded,
+    requests: usize,
+) -> Result<(), DeviceError> {
+    let config: &ModelConfig = &loaded.model.config;
+    let least = Stages::new(config, requests);
+    let name = |stage: &str| format!("{stage} d {}, batch {requests}", config.hidden_size);
+    let mut pass = Pass::new(loaded, requests)?;
+
+    let encoder = throughput(least.encoder());
+    device.bench(criterion, &name("encoder"), encoder, Cache::Cold, |_| pass.encode());
+
+    // Half of the steps are behind the one that is measured.
+    pass.begin()?;
+    let steps = pass.steps();
+    (0..steps / 2).try_for_each(|position| pass.decode(position).and_then(|()| pass.select()))?;
+    let step = recorded(loaded, || pass.decode(steps / 2))?;
+    let work = throughput(least.decode_step(steps / 2));
+    device.bench(criterion, &name("decode_step"), work, Cache::Warm, |_| step.launch());
+    pass.select()?;
+    (steps / 2 + 1..steps).try_for_each(|position| pass.decode(position).and_then(|()| pass.select()))?;
+    pass.decode(steps)?;
+    pass.finish()?;
+
+    let creative = recorded(loaded, || pass.choose_creatives())?;
+    let work = throughput(least.creative());
+    device.bench(criterion, &name("creative"), work, Cache::Cold, |_| creative.launch());
+    let reward = recorded(loaded, || pass.score())?;
+    let work = throughput(least.reward());
+    device.bench(criterion, &name("reward"), work, Cache::Cold, |_| reward.launch());
+    assert!(pass.found_lists()?, "a request without a list");
+    let payment = recorded(loaded, || pass.pay())?;
+    let work = throughput(least.payment());
+    device.bench(criterion, &name("payment"), work, Cache::Cold, |_| payment.launch());
+    Ok(())
+}
+
+/// A stage as the engine enqueues it: one graph.
+fn recorded(
+    loaded: &Loaded,
+    mut stage: impl FnMut() -> Result<(), DeviceError>,
+) -> Result<Box<dyn Graph>, DeviceError> {
+    loaded.stream.capture(&mut stage)
+}
