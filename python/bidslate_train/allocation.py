@@ -237,7 +237,7 @@ def allocate(model: Model, memory: Memory, ask: Ask, catalog: Catalog) -> Outcom
     if beam.items:
         codes = torch.from_numpy(catalog.creative_codes[creatives[winner]])
         creative_logits = model.decode_creative(memory, model.item_states(hidden), codes.unsqueeze(0))[0]
-    rates, payments = _payments(model, beam, features, probabilities)
+    rates, micros = payments(model, beam, features, probabilities)
     ln_w = search.ln_w_along(beam.items)
     return Outcome(
         beams,
@@ -250,7 +250,7 @@ def allocate(model: Model, memory: Memory, ask: Ask, catalog: Catalog) -> Outcom
         features,
         probabilities,
         rates,
-        payments,
+        micros,
     )
 
 
@@ -295,7 +295,7 @@ def _reward(
     return total, out.features[0], p
 
 
-def _payments(model: Model, beam: Beam, features: Tensor, p: Tensor) -> tuple[list[float], list[int]]:
+def payments(model: Model, beam: Beam, features: Tensor, p: Tensor) -> tuple[list[float], list[int]]:
     """Rates of the network and prices in micros (Eq. 25-26 and the rounding that follows)."""
     c, slots = model.config, len(beam.items)
     logs = torch.zeros(c.list_len, dtype=features.dtype)

@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+"""The whole model of the engine in PyTorch, from the same weights, beside the engine on the same requests.
+
+    benches/peers/torch_ega.py --model DIR [--device cuda] [--compile] [--graph] [--naive] [--out FILE]
+
+First the answers are compared, in f32 with all candidate lists and then as they will be timed; then batches are timed.
+Prints a table, and one JSON object with every sample (or writes that to --out). Where the answers agree too little, no
+ratio is printed and the exit code is 1. The engine is the command that BIDSLATE names, or the release build. Needs
+PyTorch, NumPy and safetensors; README.md says what is inside and outside of the times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+# Beside the benches in the repository, beside this file where it was staged for another machine.
+sys.path += [str(HERE.parents[1] / "python"), str(HERE / "python")]
+
+try:
+    import torch
+
+    from bidslate_train import export
+    from bidslate_train.requests import Requests
+    from ega import check, timing
+    from ega.answer import Answer
+    from ega.asked import World, repeated
+    from ega.engine import Engine
+    from ega.naive import Naive
+    from ega.strong import Options, Strong
+except ModuleNotFoundError as missing:
+    print(f"torch_ega: {missing}; it needs torch, numpy and safetensors", file=sys.stderr)
+    sys.exit(2)
+
+TYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+EXACT_REQUESTS = 8
+"""Requests whose candidate lists are compared in f32, most of them."""
+
+
+@dataclass
+class Run:
+    """A model, requests that every contestant answers, and how they run."""
+
+    world: World
+    model: Any
+    path: Path  # of the requests
+    requests: Requests
+    options: Options
+    engine: Engine
+
+    def strong(self, batch: int) -> Strong:
+        """The strong version for batches of a size."""
+        return Strong(self.world, self.model, self.requests, batch, self.options)
+
+    def naive(self) -> Naive:
+        """The naive version."""
+        return Naive(self.world, self.model, self.requests, self.options.dtype, self.options.device)
+
+    def first(self, count: int, work: Path) -> Run:
+        """The same of the first requests alone."""
+        path = work / f"first-{count}.jsonl"
+        path.write_text("".join(self.path.read_text().splitlines(keepends=True)[:count]))
+        return replace(self, path=path, requests=self.world.requests(path))
+
+    def in_f32(self) -> Run:
+        """The same in f32, against the engine on the CPU: a GPU's engine computes in bf16."""
+        options = replace(self.options, dtype=torch.float32, compile=False, graph=False)
+        return replace(self, options=options, engine=replace(self.engine, device="cpu", dtype=torch.float32))
+
+
+def strong_answers(strong: Strong) -> list[Answer]:
+    """The answers to all requests."""
+    count, size = len(strong.requests), strong.sizes.batch
+    return [one for i in range(0, count, size) for one in strong.answers(range(i, min(i + size, count)))]
+
+
+def agreements(run: Run, batch: int, naive: int, work: Path) -> dict[str, check.Agreement]:
+    """What the versions have in common with the engine: in f32 with all lists, then in the type that is timed."""
+    exact = run.in_f32().first(EXACT_REQUESTS, work)
+    engine = exact.engine.answers(exact.path, lists=True)
+    found = {"strong, f32": check.compare(strong_answers(exact.strong(len(engine))), engine)}
+    if naive:
+        few = exact.naive()
+        count = min(naive, len(engine))
+        found["naive, f32"] = check.compare([few.answer(row) for row in range(count)], engine[:count])
+    # One wide batch for the many requests whose winners alone are compared.
+    theirs = run.engine.answers(run.path, lists=False)
+    found["strong, as timed"] = check.compare(strong_answers(run.strong(batch)), theirs)
+    return found
+
+
+def strong_times(run: Run, batch: int, runs: int, warm_up: int) -> tuple[timing.Times, list[float]]:
+    """Times of the strong version, and of the host's work before each batch, which these leave out."""
+    strong = run.strong(batch)
+    count, prepared, host = len(run.requests), [], []
+
+    def prepare(start: int) -> None:
+        prepared.append(strong.prepare([(start + i) % count for i in range(batch)]))
+
+    for i in range(runs):
+        host.append(timing.wall(lambda start=i * batch: prepare(start)))
+    every = [lambda ready=ready: strong.run(ready) for ready in prepared]
+    return timing.measure(every, batch, warm_up, run.options.device), host
+
+
+def naive_times(run: Run, runs: int) -> timing.Times:
+    """Times of the naive version, a request each."""
+    naive, count = run.naive(), len(run.requests)
+    every = [lambda row=i: naive.answer(row % count) for i in range(runs)]
+    return timing.measure(every, 1, 1, run.options.device)
+
+
+def timed(run: Run, arguments: argparse.Namespace) -> dict[str, list[timing.Times]]:
+    """Times by contestant, one at a time for each batch size, so that none of them waits for another."""
+    found: dict[str, list[timing.Times]] = {
+        "bidslate": [],
+        "strong": [],
+        "strong, host before": [],
+        "naive": [],
+    }
+    for batch in arguments.batch:
+        seconds = run.engine.seconds(run.path, batch, arguments.runs, arguments.warm_up)
+        found["bidslate"].append(timing.Times(batch, seconds))
+        times, host = strong_times(run, batch, arguments.runs, arguments.warm_up)
+        found["strong"].append(times)
+        found["strong, host before"].append(timing.Times(batch, host))
+    if arguments.naive:
+        found["naive"].append(naive_times(run, arguments.naive))
+    return found
+
+
+def ratios(times: dict[str, list[timing.Times]]) -> dict[str, float]:
+    """The engine's p50 over the others', by contestant and batch: below 1 the engine is faster."""
+    engine = {one.batch: one.percentile(50) for one in times["bidslate"]}
+    return {
+        f"{name}, batch {one.batch}": engine[one.batch] / one.percentile(50)
+        for name in ("strong", "naive")
+        for one in times[name]
+        if one.batch in engine
+    }
+
+
+def table(times: dict[str, list[timing.Times]], found: dict[str, float]) -> str:
+    """Markdown: a row for each contestant and batch; ratios where they may be told."""
+    rows = [
+        "| | batch | p50 ms | p95 ms | p99 ms | requests/s | bidslate / it |",
+        "| --- " + "| --: " * 6 + "|",
+    ]
+    for name, measured in times.items():
+        for one in measured:
+            p50, p95, p99 = (f"{one.percentile(percent) * 1e3:.2f}" for percent in timing.PERCENTILES)
+            ratio = found.get(f"{name}, batch {one.batch}")
+            cells = (name, one.batch, p50, p95, p99, f"{one.batch / one.percentile(50):.1f}")
+            rows.append(f"| {' | '.join(map(str, cells))} | {'-' if ratio is None else f'{ratio:.2f}'} |")
+    return "\n".join(rows)
+
+
+def parsed() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--model", type=Path, required=True, help="a model directory of the engine, with a catalog"
+    )
+    parser.add_argument("--requests", type=Path, help="default: requests.jsonl of the model directory")
+    parser.add_argument(
+        "--all-ads", action="store_true", help="as the bench `gpu`: all ads are candidates, no policy"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--dtype", choices=TYPES, help="of the products; default: f32 on a CPU, bf16 on a GPU"
+    )
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--runs", type=int, default=50, help="batches timed at each size")
+    parser.add_argument("--warm-up", type=int, default=5, help="batches before them that do not count")
+    parser.add_argument(
+        "--naive", type=int, default=0, metavar="N", help="also time N requests of the naive version"
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile the strong version")
+    parser.add_argument(
+        "--graph", action="store_true", help="one CUDA graph of the strong version's whole run"
+    )
+    parser.add_argument("--check-only", action="store_true", help="compare answers, time nothing")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of PyTorch on a CPU; the engine's are 1 there"
+    )
+    parser.add_argument("--out", type=Path, help="where the JSON object goes; default: printed last")
+    arguments = parser.parse_args()
+    if arguments.device != "cpu" and not torch.cuda.is_available():
+        print(
+            f"torch_ega: torch {torch.__version__} sees no GPU for --device {arguments.device}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    if arguments.graph and arguments.device == "cpu":
+        parser.error("--graph needs --device cuda")
+    if arguments.compile and not hasattr(torch, "compile"):
+        parser.error(f"--compile needs torch 2.0 or later, this is {torch.__version__}")
+    arguments.dtype = TYPES[arguments.dtype or ("f32" if arguments.device == "cpu" else "bf16")]
+    return arguments
+
+
+def opened(arguments: argparse.Namespace, work: Path) -> Run:
+    """What the arguments ask for."""
+    path = arguments.requests or arguments.model / "requests.jsonl"
+    if arguments.all_ads:
+        count = len(path.read_text().splitlines())
+        repeated(path, count, work / "all-ads.jsonl", {"candidates": "all", "policy": None})
+        path = work / "all-ads.jsonl"
+    world = World.of(arguments.model)
+    options = Options(arguments.dtype, torch.device(arguments.device), arguments.compile, arguments.graph)
+    device = "cpu" if arguments.device == "cpu" else "cuda:0"
+    engine = Engine(arguments.model, device, arguments.dtype)
+    return Run(world, export.load(arguments.model).eval(), path, world.requests(path), options, engine)
+
+
+def facts(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the figures depend on."""
+    gpu = run.options.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name()
+        if gpu
+        else f"cpu, {os.cpu_count()} cores, {arguments.threads} threads",
+        "torch": torch.__version__,
+        "dtype": str(run.options.dtype).removeprefix("torch."),
+        "compile": run.options.compile,
+        "graph": run.options.graph,
+        "model": str(arguments.model),
+        "config": asdict(run.world.config),
+        "requests": len(run.requests),
+        "all_ads": arguments.all_ads,
+    }
+
+
+def main() -> None:
+    """Compares, times, and prints."""
+    arguments = parsed()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as work:
+        run = opened(arguments, Path(work))
+        found = facts(run, arguments)
+        agreed = agreements(run, max(arguments.batch), arguments.naive, Path(work))
+        holds = {
+            name: one.holds(run.options.dtype if name.endswith("timed") else torch.float32)
+            for name, one in agreed.items()
+        }
+        found["agreement"] = {name: one.facts() | {"holds": holds[name]} for name, one in agreed.items()}
+        for name, one in agreed.items():
+            verdict = "" if holds[name] else "; too few: no ratios"
+            ties = f", {one.near_ties} near-ties" if one.near_ties else ""
+            print(
+                f"{name}: {one.winners} of {one.requests} winners as the engine's{ties}{verdict}", flush=True
+            )
+        if not arguments.check_only:
+            times = timed(run, arguments)
+            found["ratios"] = ratios(times) if all(holds.values()) else {}
+            found["times"] = {name: [one.facts() for one in measured] for name, measured in times.items()}
+            print(table(times, found["ratios"]))
+    text = json.dumps(found)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+    else:
+        print(text)
+    sys.exit(0 if all(holds.values()) else 1)
+
+
+if __name__ == "__main__":
+    main()
