@@ -1,0 +1,145 @@
+"""`gpu-check all` from end to end on stand-ins for the GPU's programs, and what the probes make of their samples."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+NVIDIA_SMI = """
+case "$*" in
+*compute_cap*) echo "NVIDIA H100 80GB HBM3, 580.1, 9.0" ;;
+*) echo "clocks.current.sm [MHz], power.draw [W]"; echo "1980 MHz, 70.00 W"; exec sleep 60 ;;
+esac
+"""
+KERNELS = """
+case "$*" in
+*--list*) echo "linear::one: test"; echo "norm::two: test" ;;
+*) echo "linear linear" >>"$BIDSLATE_LAUNCHED"; echo "test result: ok. 1 passed" ;;
+esac
+"""
+# One benchmark for each group, as criterion writes it.
+BENCH = """
+home="$CRITERION_HOME/one/new"
+mkdir -p "$home"
+case "$BIDSLATE_BENCH" in
+stages) name="encoder d 512, batch 8/gpu" ;;
+allocations) name="allocate d 512, batch 128/engine" ;;
+*) name="$BIDSLATE_BENCH/gpu" ;;
+esac
+work='{"ElementsAndBytes": {"elements": 790000000000, "bytes": 3}}'
+echo "{\\"full_id\\": \\"$name\\", \\"throughput\\": $work}" >"$home/benchmark.json"
+interval='{"lower_bound": 1e6, "upper_bound": 3e6}'
+echo "{\\"median\\": {\\"point_estimate\\": 2e6, \\"confidence_interval\\": $interval}}" >"$home/estimates.json"
+echo '{"iters": [1, 2], "times": [2e6, 6e6]}' >"$home/sample.json"
+"""
+PROBE = """
+[ "$1" != --list ] || { echo barriers; exit; }
+echo '[{"what": "a barrier", "unit": "us", "value": 1.5, "parameters": {}, "samples": [1, 2]}]'
+"""
+TORCH = "import json\nprint(json.dumps({'torch': '2', 'device': 'stand-in', 'figures': {}}))\n"
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Path:
+    """What `gpu-check stage` makes, with shell scripts for its programs, and an `nvidia-smi`."""
+    for name, text in {
+        "kernels": KERNELS,
+        "bench": BENCH,
+        "probe": PROBE,
+        "bin/nvidia-smi": NVIDIA_SMI,
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\n" + text)
+        path.chmod(0o755)
+    shutil.copy2(ROOT / "scripts/gpu-check", tmp_path / "gpu-check")
+    shutil.copytree(ROOT / "scripts/benchreport", tmp_path / "benchreport")
+    (tmp_path / "torch_kernels.py").write_text(TORCH)
+    (tmp_path / "commit").write_text("abc\n")
+    return tmp_path
+
+
+def gpu_check(stage: Path, command: str, **environment: str) -> subprocess.CompletedProcess:
+    path = f"{stage / 'bin'}:{os.environ['PATH']}"
+    return subprocess.run(
+        [sys.executable, stage / "gpu-check", command],
+        env=os.environ | {"PATH": path} | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_all_runs_every_part_and_reports(stage: Path) -> None:
+    run = gpu_check(stage, "all")
+    assert run.returncode == 0, run.stdout + run.stderr
+    reports = {path.stem: json.loads(path.read_text()) for path in stage.glob("*.json")}
+    assert {"conformance", "probe", "bench", "peer"} <= set(reports)
+    assert reports["conformance"]["tests"]["norm::two"]["kernels"] == ["linear linear"]
+    found = reports["probe"]["probes"]["barriers"]["figures"]
+    assert (found[0]["value"], found[0]["samples"]) == (1.5, [1, 2])
+    stages = reports["bench"]["benches"]["stages"]
+    assert stages["figures"]["encoder d 512, batch 8/gpu"]["samples_ns"] == [2e6, 3e6]
+    assert stages["clocks"] == ["clocks.current.sm [MHz], power.draw [W]", "1980 MHz, 70.00 W"]
+    # 790 GFLOP in 2 ms are half of the card's rate; 128 allocations in 2 ms.
+    assert "| encoder | 512 | 8 | 2 ms | 1 ms to 3 ms | 4000 | 395 " in run.stdout
+    assert "6.400e+04/s  allocate d 512, batch 128/engine" in run.stdout
+    assert (stage / "bench-roofline.svg").exists()
+
+
+def test_a_part_that_fails_is_told_and_the_others_run(stage: Path) -> None:
+    probe = stage / "probe"
+    probe.write_text(
+        '#!/bin/sh\n[ "$1" != --list ] || { echo barriers; exit; }\necho "a fault" >&2\nexit 1\n'
+    )
+    run = gpu_check(stage, "all")
+    assert run.returncode == 1
+    report = json.loads((stage / "probe.json").read_text())["probes"]["barriers"]
+    assert (report["passed"], report["output"]) == (False, "a fault\n")
+    assert (stage / "peer.json").exists()
+
+
+def test_time_that_is_up_ends_all_of_it_and_is_taken_up_again(stage: Path) -> None:
+    run = gpu_check(stage, "bench", GPU_CHECK_STARTED="-1e9")
+    assert run.returncode == 75
+    assert "run the same command again" in run.stdout
+    assert gpu_check(stage, "bench").returncode == 0
+
+
+def test_without_a_gpu_nothing_begins(stage: Path) -> None:
+    (stage / "bin/nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    run = gpu_check(stage, "all")
+    assert run.returncode == 2
+    assert "there is no GPU here" in run.stderr
+    assert not list(stage.glob("*.json"))
+
+
+def test_figures_of_probes_are_medians_of_differences(tmp_path: Path) -> None:
+    source = tmp_path / "main.cpp"
+    source.write_text(
+        '#include "figures.h"\n'
+        "int main() {\n"
+        "  auto costs = probes::per_step({10, 11, 10, 50}, {30, 32, 34, 130}, 100, 110);\n"
+        '  std::puts(probes::json({"a node", "us", costs, {{"nodes", 110}}}).c_str());\n'
+        "}\n"
+    )
+    command = [
+        "g++",
+        "-std=c++17",
+        "-Wall",
+        "-Werror",
+        f"-I{ROOT / 'benches/probes'}",
+        source,
+        "-o",
+        tmp_path / "main",
+    ]
+    subprocess.run(command, check=True)
+    found = json.loads(subprocess.run([tmp_path / "main"], check=True, capture_output=True).stdout)
+    assert found["samples"] == pytest.approx([2.0, 2.1, 2.4, 8.0])
+    assert found["value"] == pytest.approx(2.25)
+    assert (found["what"], found["unit"], found["parameters"]) == ("a node", "us", {"nodes": 110})

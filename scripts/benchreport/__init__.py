@@ -1,0 +1,1 @@
+"""What `scripts/gpu-check` makes of the figures of the benches."""
