@@ -26,6 +26,8 @@ mod pass;
 mod products;
 #[path = "gpu/quantizer.rs"]
 mod quantizer;
+#[path = "setup/rules.rs"]
+mod rules;
 #[path = "gpu/searches.rs"]
 mod searches;
 #[path = "gpu/stages.rs"]

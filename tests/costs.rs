@@ -4,7 +4,8 @@
 mod costs;
 
 use bidslate::model::config::{ModelConfig, ModelSize};
-use costs::{Stages, Work, auction, quantizer, regret};
+use costs::{Stages, Work, auction, quantizer, regret, throughput};
+use criterion::Throughput;
 
 /// d 4, one block each, 5 tokens (of one behaviour: its separator, two codes and one of the creative), 3 beams of lists
 /// of 2 slots.
@@ -107,4 +108,11 @@ fn auctions_and_codes_are_counted_by_hand() {
     assert_eq!(regret(7, 3, 2, 4).bytes, 7 * (72 + 16 + 96));
     let found = Work { flops: 2 * 10 * 24, bytes: 4 * 24 + 4 * 10 * 4 + 4 * 10 * 2 };
     assert_eq!(quantizer(10, [2, 3, 4]), found);
+}
+
+#[test]
+fn work_without_arithmetic_counts_bytes() {
+    let bytes = |flops| throughput(Work { flops, bytes: 3 });
+    assert!(matches!(bytes(0), Throughput::Bytes(3)));
+    assert!(matches!(bytes(2), Throughput::ElementsAndBytes { elements: 2, bytes: 3 }));
 }

@@ -11,8 +11,8 @@ use bidslate::response::Timings;
 use bidslate::synthetic;
 use criterion::Criterion;
 
-use crate::costs::Stages;
-use crate::device::{Device, throughput};
+use crate::costs::{Stages, throughput};
+use crate::device::Device;
 
 /// A stage: its name, and its time in a run.
 type Stage = (&'static str, fn(&Timings) -> u64);

@@ -9,8 +9,8 @@ use bidslate::cuda::auction_regret::Misreports;
 use bidslate::money::Micros;
 use criterion::Criterion;
 
-use crate::costs;
-use crate::device::{Cache, Device, throughput};
+use crate::costs::{self, throughput};
+use crate::device::{Cache, Device};
 
 const BIDDERS: usize = 64;
 const SLOTS: usize = 10;

@@ -9,6 +9,7 @@ use std::ops::{Add, Mul};
 
 use bidslate::model::config::ModelConfig;
 use bidslate::model::mlp::HIDDEN;
+use criterion::Throughput;
 
 /// Sizes of a bf16, of a float, and of an id.
 const BF16: usize = 2;
@@ -47,6 +48,12 @@ impl Sum for Work {
     fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
         all.fold(Self::default(), Add::add)
     }
+}
+
+/// The throughput column of some work: FLOPs and bytes, or bytes where it only moves them.
+pub fn throughput(work: Work) -> Throughput {
+    let (elements, bytes) = (work.flops as u64, work.bytes as u64);
+    if elements == 0 { Throughput::Bytes(bytes) } else { Throughput::ElementsAndBytes { elements, bytes } }
 }
 
 /// The stages of a batch of `requests` with full histories and all beams.

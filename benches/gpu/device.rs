@@ -13,8 +13,6 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use simt::{Build, Copies, Schedule};
 
-use crate::costs::Work;
-
 /// Inputs that are taken in turns hold at least this much together: more than the cache of any GPU.
 const ROTATED_BYTES: usize = 256 << 20;
 const MOST_COPIES: usize = 64;
@@ -37,12 +35,6 @@ pub struct Device {
     /// `sweep_bytes` of memory, of which one half is copied to the other to fill the cache.
     sweep: Address,
     sweep_bytes: usize,
-}
-
-/// The throughput column of some work: FLOPs, or bytes where it only moves them.
-pub fn throughput(work: Work) -> Throughput {
-    let (elements, bytes) = (work.flops as u64, work.bytes as u64);
-    if elements == 0 { Throughput::Bytes(bytes) } else { Throughput::ElementsAndBytes { elements, bytes } }
 }
 
 impl Device {

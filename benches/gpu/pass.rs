@@ -27,7 +27,7 @@ use bidslate::request::Objective;
 use bidslate::{model, synthetic};
 
 use crate::device::Device;
-use crate::searches::rules;
+use crate::rules::rules;
 
 /// A model with random weights and a made-up catalog, on a device.
 pub struct Loaded {

@@ -4,8 +4,8 @@ use bidslate::cuda::launch::Buffer;
 use bidslate::cuda::quantize::Codebook;
 use criterion::Criterion;
 
-use crate::costs;
-use crate::device::{Cache, Device, throughput};
+use crate::costs::{self, throughput};
+use crate::device::{Cache, Device};
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {
     let shape @ [layers, codes, width] = device.pick([3, 1024, 64], [2, 40, 8]);

@@ -3,14 +3,13 @@
 use bidslate::catalog::Catalog;
 use bidslate::cuda::search::{Search, SearchLimits, SearchRequest};
 use bidslate::decode::candidates::Ads;
-use bidslate::decode::search::SearchRules;
 use bidslate::model::config::{ModelConfig, ModelSize};
-use bidslate::request::{AdPolicy, BidAggregate, BidScope};
 use bidslate::synthetic;
 use criterion::Criterion;
 
-use crate::costs::Stages;
-use crate::device::{Cache, Device, throughput};
+use crate::costs::{Stages, throughput};
+use crate::device::{Cache, Device};
+use crate::rules::rules;
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {
     for items in device.pick(vec![20_000, 1_000_000], vec![500]) {
@@ -50,21 +49,4 @@ fn whole(criterion: &mut Criterion, device: &Device, items: usize, requests: usi
         search.begin(&asked, config.beam_width)?;
         recorded.launch()
     });
-}
-
-/// The rules of a request that sets none.
-pub fn rules(config: &ModelConfig) -> SearchRules {
-    SearchRules {
-        list_len: config.list_len,
-        beam_width: config.beam_width,
-        policy: AdPolicy::default(),
-        alpha: config.alpha,
-        beta: config.beta,
-        aggregate: BidAggregate::Max,
-        scope: BidScope::Prefix,
-        tie_seed: 0,
-        bid_unit: config.bid_unit_micros,
-        code_layers: config.poi_code_layers,
-        codebook_size: config.codebook_size,
-    }
 }

@@ -8,8 +8,8 @@ use bidslate::error::DeviceError;
 use bidslate::model::config::ModelConfig;
 use criterion::Criterion;
 
-use crate::costs::Stages;
-use crate::device::{Cache, Device, throughput};
+use crate::costs::{Stages, throughput};
+use crate::device::{Cache, Device};
 use crate::pass::{Loaded, Pass};
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {

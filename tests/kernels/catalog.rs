@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use bidslate::catalog::{Catalog, Columns, ItemKind, NewCreative, NewItem, Snapshot, Update};
 use bidslate::cuda::catalog::{Catalogs, DeviceCatalog};
-use bidslate::cuda::launch::Stream;
+use bidslate::cuda::launch::{Kernel, Stream};
 use bidslate::engine::{Engine, EngineBuilder, Limits};
 use bidslate::model::config::ModelConfig;
 use bidslate::model::weights::WeightType;
@@ -176,8 +176,8 @@ fn a_batch_that_runs_sees_the_catalog_that_it_began_with() {
     let hook = {
         let (at_hand, answered) = (engine_in_hook.clone(), answered.clone());
         let (updates, named) = (updates.clone(), named.clone());
-        move |kernel: &str| {
-            if kernel != "open_search" || answered.swap(true, Ordering::Relaxed) {
+        move |kernel: &Kernel| {
+            if kernel.name != "open_search" || answered.swap(true, Ordering::Relaxed) {
                 return;
             }
             let engine = at_hand.get().and_then(Weak::upgrade).unwrap();

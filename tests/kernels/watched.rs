@@ -16,8 +16,8 @@ pub enum Copied {
     Down,
 }
 
-/// What is called before each launch that is not part of a graph, with the name of the kernel.
-pub type Hook = Box<dyn Fn(&'static str) + Send + Sync>;
+/// What is called with the kernel before each launch, a launch that is recorded too.
+pub type Hook = Box<dyn Fn(&'static Kernel) + Send + Sync>;
 
 /// A stream that notes the copies between host and device, and the memory in use.
 pub struct Watched {
@@ -95,7 +95,7 @@ impl Stream for Watched {
         shape: LaunchShape,
         arguments: &[Argument],
     ) -> Result<(), DeviceError> {
-        (self.hook)(kernel.name);
+        (self.hook)(kernel);
         self.inner.launch(kernel, shape, arguments)
     }
 
