@@ -3,7 +3,7 @@
 
     benches/peers/torch_ega.py --model DIR [--device cuda] [--compile] [--graph] [--naive] [--out FILE]
 
-First the answers are compared, in f32 with all candidate lists and then as they will be timed; then batches are timed.
+Answers are compared, in f32 with all candidate lists and then as they are timed, and batches are timed.
 Prints a table, and one JSON object with every sample (or writes that to --out). Where the answers agree too little, no
 ratio is printed and the exit code is 1. The engine is the command that BIDSLATE names, or the release build. Needs
 PyTorch, NumPy and safetensors; README.md says what is inside and outside of the times.
@@ -22,7 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 # Beside the benches in the repository, beside this file where it was staged for another machine.
-sys.path += [str(HERE.parents[1] / "python"), str(HERE / "python")]
+sys.path[:0] = [str(HERE.parents[1] / "python"), str(HERE / "python")]
 
 try:
     import torch
@@ -40,8 +40,6 @@ except ModuleNotFoundError as missing:
     sys.exit(2)
 
 TYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
-EXACT_REQUESTS = 8
-"""Requests whose candidate lists are compared in f32, most of them."""
 
 
 @dataclass
@@ -81,33 +79,28 @@ def strong_answers(strong: Strong) -> list[Answer]:
     return [one for i in range(0, count, size) for one in strong.answers(range(i, min(i + size, count)))]
 
 
-def agreements(run: Run, batch: int, naive: int, work: Path) -> dict[str, check.Agreement]:
-    """What the versions have in common with the engine: in f32 with all lists, then in the type that is timed."""
-    exact = run.in_f32().first(EXACT_REQUESTS, work)
+def in_f32(run: Run, arguments: argparse.Namespace, work: Path) -> dict[str, check.Agreement]:
+    """What both versions have in common with the engine on the first requests in f32, all candidate lists compared."""
+    exact = run.in_f32().first(arguments.exact, work)
     engine = exact.engine.answers(exact.path, lists=True)
     found = {"strong, f32": check.compare(strong_answers(exact.strong(len(engine))), engine)}
-    if naive:
-        few = exact.naive()
-        count = min(naive, len(engine))
-        found["naive, f32"] = check.compare([few.answer(row) for row in range(count)], engine[:count])
-    # One wide batch for the many requests whose winners alone are compared.
-    theirs = run.engine.answers(run.path, lists=False)
-    found["strong, as timed"] = check.compare(strong_answers(run.strong(batch)), theirs)
+    if arguments.naive:
+        naive, count = exact.naive(), min(arguments.naive, len(engine))
+        found["naive, f32"] = check.compare([naive.answer(row) for row in range(count)], engine[:count])
     return found
 
 
-def strong_times(run: Run, batch: int, runs: int, warm_up: int) -> tuple[timing.Times, list[float]]:
+def strong_times(strong: Strong, runs: int, warm_up: int) -> tuple[timing.Times, timing.Times]:
     """Times of the strong version, and of the host's work before each batch, which these leave out."""
-    strong = run.strong(batch)
-    count, prepared, host = len(run.requests), [], []
+    count, size, prepared, host = len(strong.requests), strong.sizes.batch, [], []
 
     def prepare(start: int) -> None:
-        prepared.append(strong.prepare([(start + i) % count for i in range(batch)]))
+        prepared.append(strong.prepare([(start + i) % count for i in range(size)]))
 
     for i in range(runs):
-        host.append(timing.wall(lambda start=i * batch: prepare(start)))
+        host.append(timing.wall(lambda start=i * size: prepare(start)))
     every = [lambda ready=ready: strong.run(ready) for ready in prepared]
-    return timing.measure(every, batch, warm_up, run.options.device), host
+    return timing.measure(every, size, warm_up, strong.options.device), timing.Times(size, host)
 
 
 def naive_times(run: Run, runs: int) -> timing.Times:
@@ -117,26 +110,29 @@ def naive_times(run: Run, runs: int) -> timing.Times:
     return timing.measure(every, 1, 1, run.options.device)
 
 
-def timed(run: Run, arguments: argparse.Namespace) -> dict[str, list[timing.Times]]:
-    """Times by contestant, one at a time for each batch size, so that none of them waits for another."""
-    found: dict[str, list[timing.Times]] = {
-        "bidslate": [],
-        "strong": [],
-        "strong, host before": [],
-        "naive": [],
-    }
+Times = dict[str, list[timing.Times]]
+
+
+def contest(run: Run, arguments: argparse.Namespace, work: Path) -> tuple[dict[str, check.Agreement], Times]:
+    """Compares answers and takes times, one contestant after the other at each size, so that none waits for another."""
+    agreed = in_f32(run, arguments, work) if arguments.exact else {}
+    theirs = run.engine.answers(run.path, lists=False)
+    times: Times = {"bidslate": [], "strong": [], "strong, host before": [], "naive": []}
     for batch in arguments.batch:
-        seconds = run.engine.seconds(run.path, batch, arguments.runs, arguments.warm_up)
-        found["bidslate"].append(timing.Times(batch, seconds))
-        times, host = strong_times(run, batch, arguments.runs, arguments.warm_up)
-        found["strong"].append(times)
-        found["strong, host before"].append(timing.Times(batch, host))
-    if arguments.naive:
-        found["naive"].append(naive_times(run, arguments.naive))
-    return found
+        strong = run.strong(batch)
+        agreed[f"strong, batch {batch}"] = check.compare(strong_answers(strong), theirs)
+        if not arguments.check_only:
+            seconds = run.engine.seconds(run.path, batch, arguments.runs, arguments.warm_up)
+            times["bidslate"].append(timing.Times(batch, seconds))
+            own, host = strong_times(strong, arguments.runs, arguments.warm_up)
+            times["strong"].append(own)
+            times["strong, host before"].append(host)
+    if arguments.naive and not arguments.check_only:
+        times["naive"].append(naive_times(run, arguments.naive))
+    return agreed, times
 
 
-def ratios(times: dict[str, list[timing.Times]]) -> dict[str, float]:
+def ratios(times: Times) -> dict[str, float]:
     """The engine's p50 over the others', by contestant and batch: below 1 the engine is faster."""
     engine = {one.batch: one.percentile(50) for one in times["bidslate"]}
     return {
@@ -147,7 +143,7 @@ def ratios(times: dict[str, list[timing.Times]]) -> dict[str, float]:
     }
 
 
-def table(times: dict[str, list[timing.Times]], found: dict[str, float]) -> str:
+def table(times: Times, found: dict[str, float]) -> str:
     """Markdown: a row for each contestant and batch; ratios where they may be told."""
     rows = [
         "| | batch | p50 ms | p95 ms | p99 ms | requests/s | bidslate / it |",
@@ -185,6 +181,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="torch.compile the strong version")
     parser.add_argument(
         "--graph", action="store_true", help="one CUDA graph of the strong version's whole run"
+    )
+    parser.add_argument(
+        "--exact", type=int, default=8, metavar="N", help="requests compared in f32 first, list by list"
     )
     parser.add_argument("--check-only", action="store_true", help="compare answers, time nothing")
     parser.add_argument(
@@ -245,9 +244,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         run = opened(arguments, Path(work))
         found = facts(run, arguments)
-        agreed = agreements(run, max(arguments.batch), arguments.naive, Path(work))
+        agreed, times = contest(run, arguments, Path(work))
         holds = {
-            name: one.holds(run.options.dtype if name.endswith("timed") else torch.float32)
+            name: one.holds(torch.float32 if name.endswith("f32") else run.options.dtype)
             for name, one in agreed.items()
         }
         found["agreement"] = {name: one.facts() | {"holds": holds[name]} for name, one in agreed.items()}
@@ -258,7 +257,6 @@ def main() -> None:
                 f"{name}: {one.winners} of {one.requests} winners as the engine's{ties}{verdict}", flush=True
             )
         if not arguments.check_only:
-            times = timed(run, arguments)
             found["ratios"] = ratios(times) if all(holds.values()) else {}
             found["times"] = {name: [one.facts() for one in measured] for name, measured in times.items()}
             print(table(times, found["ratios"]))

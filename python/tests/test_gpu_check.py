@@ -42,6 +42,21 @@ PROBE = """
 [ "$1" != --list ] || { echo barriers; exit; }
 echo '[{"what": "a barrier", "unit": "us", "value": 1.5, "parameters": {}, "samples": [1, 2]}]'
 """
+# What init-model makes, as far as gpu-check looks at it.
+BIDSLATE = """
+for directory; do :; done
+mkdir -p "$directory"
+touch "$directory/requests.jsonl"
+"""
+TORCH_EGA = """
+import json, os, sys
+options = dict(zip(sys.argv, sys.argv[1:]))
+assert os.path.exists(options["--model"] + "/requests.jsonl") and os.environ["BIDSLATE"].endswith("bidslate")
+names = {"bidslate": 2.0, "strong": 8.0}
+times = {name: [{"p50_ms": ms, "wall_ms": [ms, ms + 1]}] for name, ms in names.items()}
+json.dump({"times": times}, open(options["--out"], "w"))
+print("a table")
+"""
 TORCH = "import json\nprint(json.dumps({'torch': '2', 'device': 'stand-in', 'figures': {}}))\n"
 
 
@@ -52,15 +67,18 @@ def stage(tmp_path: Path) -> Path:
         "kernels": KERNELS,
         "bench": BENCH,
         "probe": PROBE,
+        "bidslate": BIDSLATE,
+        "models/nyc/requests.jsonl": "",
         "bin/nvidia-smi": NVIDIA_SMI,
     }.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text("#!/bin/sh\n" + text)
         path.chmod(0o755)
     shutil.copy2(ROOT / "scripts/gpu-check", tmp_path / "gpu-check")
     shutil.copytree(ROOT / "scripts/benchreport", tmp_path / "benchreport")
     (tmp_path / "torch_kernels.py").write_text(TORCH)
+    (tmp_path / "torch_ega.py").write_text(TORCH_EGA)
     (tmp_path / "commit").write_text("abc\n")
     return tmp_path
 
@@ -86,6 +104,11 @@ def test_all_runs_every_part_and_reports(stage: Path) -> None:
     stages = reports["bench"]["benches"]["stages"]
     assert stages["figures"]["encoder d 512, batch 8/gpu"]["samples_ns"] == [2e6, 3e6]
     assert stages["clocks"] == ["clocks.current.sm [MHz], power.draw [W]", "1980 MHz, 70.00 W"]
+    whole = reports["peer"]["benches"]["requests of base, batch 128"]
+    name = "allocate d 512, batch 128/engine"
+    assert whole["figures"][name]["median_ns"] == 2e6
+    assert whole["peer"]["figures"][name]["samples_ns"] == [8e6, 9e6]
+    assert (stage / "models/large/requests.jsonl").exists()
     # 790 GFLOP in 2 ms are half of the card's rate; 128 allocations in 2 ms.
     assert "| encoder | 512 | 8 | 2 ms | 1 ms to 3 ms | 4000 | 395 " in run.stdout
     assert "6.400e+04/s  allocate d 512, batch 128/engine" in run.stdout

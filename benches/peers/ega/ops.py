@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,6 +12,12 @@ from torch.nn import functional as F  # noqa: N812 -- the customary name
 _SDPA = getattr(F, "scaled_dot_product_attention", None)
 _SUMS_IN_F32 = torch.__version__ >= (2, 8)
 """Whether a product of bf16 may give f32 on a GPU."""
+_COMPILER = getattr(torch, "compiler", None)
+
+
+def _never_compiled(function: Callable) -> Callable:
+    """Left to PyTorch's own kernels: not every version compiles a product that gives another type."""
+    return _COMPILER.disable(function) if _COMPILER else function
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -23,6 +30,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return F.linear(x.to(weight.dtype), weight)
 
 
+@_never_compiled
 def logits(x: Tensor, weight: Tensor) -> Tensor:
     """X [m, k] times weight [n, k]: operands in the weight's type, sums kept in f32."""
     x = x.to(weight.dtype)

@@ -81,6 +81,9 @@ class Pipeline:
             raise ValueError(f"list_len is {weights.config.list_len}, expected at most {MOST_SLOTS}")
         self.weights, self.sizes, self.options = weights, sizes, options
 
+        if options.compile:  # what was compiled for other sizes counts against a limit on each function
+            torch.compiler.reset()
+
         def fuse(function: Callable) -> Callable:
             return torch.compile(function, dynamic=False) if options.compile else function
 

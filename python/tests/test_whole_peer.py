@@ -1,0 +1,66 @@
+"""Runs of whole requests beside PyTorch, on stand-ins for the program and the engine."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from benchreport import whole_peer  # noqa: E402
+
+PROGRAM = """
+import json, sys
+options = dict(zip(sys.argv, sys.argv[1:]))
+times = {name: [{"p50_ms": ms, "wall_ms": [ms]}] for name, ms in {"bidslate": 2.0, "strong": 8.0}.items()}
+json.dump({"times": times, "arguments": sys.argv[1:]}, open(options["--out"], "w"))
+"""
+
+
+def place(tmp_path, ending, model="nyc"):
+    (tmp_path / "models" / model).mkdir(parents=True)
+    (tmp_path / "models" / model / "requests.jsonl").touch()
+    (tmp_path / "torch_ega.py").write_text(PROGRAM + ending)
+    return tmp_path
+
+
+def test_times_count_where_answers_agree(tmp_path):
+    found = whole_peer.run(place(tmp_path, "", "base"), "base", 8, 60)
+    assert found["passed"] and found["figures"].keys() == found["peer"]["figures"].keys()
+    assert list(found["figures"]) == ["allocate d 512, batch 8/engine"]
+    arguments = found["found"]["arguments"]
+    assert {"--graph", "--compile", "--all-ads"} < set(arguments) and "--naive" not in arguments
+
+
+def test_lists_are_compared_and_the_naive_version_timed_once(tmp_path):
+    arguments = whole_peer.run(place(tmp_path, ""), "nyc", 1, 60)["found"]["arguments"]
+    assert "--naive" in arguments and "--exact" not in arguments and "--all-ads" not in arguments
+
+
+def test_no_ratio_where_answers_differ(tmp_path):
+    found = whole_peer.run(place(tmp_path, "print('too few')\nsys.exit(1)"), "nyc", 32, 60)
+    assert not found["passed"] and "too few" in found["output"]
+    assert list(found["figures"]) == ["allocate nyc, batch 32/engine"] and not found["peer"]["figures"]
+
+
+def test_what_is_missing_is_said(tmp_path):
+    with pytest.raises(whole_peer.Missing, match="no torch here"):
+        whole_peer.run(place(tmp_path, "print('no torch here')\nsys.exit(2)"), "nyc", 1, 60)
+
+
+def test_a_run_that_takes_too_long_is_no_result(tmp_path):
+    there = place(tmp_path, "")
+    (there / "torch_ega.py").write_text("import time\ntime.sleep(60)\n")
+    found = whole_peer.run(there, "nyc", 1, 0.5)
+    assert not found["passed"] and not found["figures"] and "ran for more than" in found["output"]
+
+
+def test_all_that_the_program_imports_is_staged(tmp_path):
+    whole_peer.stage(ROOT, tmp_path)
+    assert (tmp_path / "models/nyc/catalog.safetensors").stat().st_size > 100_000
+    program = "import torch_ega, bidslate_train, ega; print(bidslate_train.__file__, ega.__file__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(path.startswith(str(tmp_path)) for path in done.stdout.split())

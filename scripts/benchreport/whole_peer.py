@@ -1,0 +1,102 @@
+"""Whole requests here and in PyTorch, by `torch_ega.py`: which are run, and what a report keeps of a run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+# The models by their width d: random ones that `bidslate init-model` makes, and the one that ships.
+MODELS = {"nyc": None, "small": 256, "base": 512, "large": 1024}
+BATCHES = (1, 8, 32, 128)
+RUNS = {f"requests of {model}, batch {batch}": (model, batch) for model in MODELS for batch in BATCHES}
+MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "catalog.safetensors",
+    "requests.jsonl",
+)
+MISSING = 2
+"""Exit code of `torch_ega.py` where it lacks what it needs."""
+
+
+class Missing(Exception):
+    """What this machine lacks, in words."""
+
+
+def stage(root: Path, place: Path) -> None:
+    """Copies the program, the trainer's modules that it reads models with, and the model that ships."""
+    shutil.copy2(root / "benches/peers/torch_ega.py", place)
+    for package, name in (("benches/peers/ega", "ega"), ("python/bidslate_train", "python/bidslate_train")):
+        shutil.copytree(root / package, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (place / "models/nyc").mkdir(parents=True)
+    for name in MODEL_FILES:
+        shutil.copy2(root / "weights/nyc" / name, place / "models/nyc")
+
+
+def model_directory(place: Path, model: str) -> Path:
+    """The directory of a model; a random one is made where it is not there, as the bench makes its own."""
+    directory = place / "models" / model
+    if not (directory / "requests.jsonl").exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        sizes = ("--size", model, "--seed", "1", "--dtype", "bf16", "--items", "20000", "--requests", "128")
+        subprocess.run([place / "bidslate", "init-model", *sizes, directory], check=True)
+    return directory
+
+
+def run(place: Path, model: str, batch: int, seconds: float) -> Json:
+    """Runs one model at one size of batches; its times count as the engine's and PyTorch's where answers agree.
+
+    Lists are compared in f32, and the naive version is timed, once for each model: at the smallest batch.
+    """
+    out = place / "torch_ega.json"
+    out.unlink(missing_ok=True)
+    once = ("--naive", "3") if batch == BATCHES[0] else ("--exact", "0")
+    shape = ("--all-ads",) if MODELS[model] else ()
+    fixed = ("--device", "cuda", "--compile", "--graph", "--out", out)
+    program = [sys.executable, place / "torch_ega.py", "--model", model_directory(place, model)]
+    command = [*program, "--batch", str(batch), *fixed, *once, *shape]
+    environment = os.environ | {"BIDSLATE": str(place / "bidslate")}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds,
+        )
+        code, text = done.returncode, done.stdout
+    except subprocess.TimeoutExpired:
+        code, text = None, f"ran for more than {seconds} s"
+    if code == MISSING:
+        raise Missing(text.strip())
+    found = json.loads(out.read_text()) if out.exists() else None
+    passed = code == 0 and found is not None
+    return {"passed": passed, "output": text[-4000:], "found": found, **figures(model, batch, found, passed)}
+
+
+def figures(model: str, batch: int, found: Json | None, agree: bool) -> Json:
+    """Figures of the engine and, where answers agree, of the strong version, by the name that the bench gives it."""
+    if found is None:
+        return {"figures": {}}
+    name = f"allocate {f'd {MODELS[model]}' if MODELS[model] else model}, batch {batch}/engine"
+    peer = {name: figure(found["times"]["strong"][0]) | {"what": "torch_ega, strong"}} if agree else {}
+    return {"figures": {name: figure(found["times"]["bidslate"][0])}, "peer": {"figures": peer}}
+
+
+def figure(times: Json) -> Json:
+    """Times of `torch_ega.py` as a figure of the bench; low and high are the range of the samples."""
+    samples = [ms * 1e6 for ms in times["wall_ms"]]
+    return {
+        "median_ns": times["p50_ms"] * 1e6,
+        "low_ns": min(samples),
+        "high_ns": max(samples),
+        "samples_ns": samples,
+        "throughput": None,
+    }
