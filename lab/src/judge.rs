@@ -27,6 +27,8 @@ pub struct Outcome {
     pub ads: u32,
     /// Expected clicks on POIs x payment.
     pub revenue: f64,
+    /// Expected clicks on POIs x bid, which is what a click is worth to the advertiser.
+    pub value: f64,
     /// Expected clicks on POIs.
     pub clicks_poi: f64,
     /// Expected clicks on creatives.
@@ -151,6 +153,7 @@ pub fn outcome(world: &World, ask: &Ask, response: &Response) -> anyhow::Result<
         impressions: list.len() as u32,
         ads: 0,
         revenue: 0.0,
+        value: 0.0,
         clicks_poi: 0.0,
         clicks_creative: 0.0,
         conversions: 0.0,
@@ -161,6 +164,7 @@ pub fn outcome(world: &World, ask: &Ask, response: &Response) -> anyhow::Result<
         let payment = slot.payment_micros as f64 / 1e6;
         outcome.ads += u32::from(slot.kind == Kind::Ad);
         outcome.revenue += clicks.on_poi() * payment;
+        outcome.value += clicks.on_poi() * slot.bid_micros as f64 / 1e6;
         outcome.clicks_poi += clicks.on_poi();
         outcome.clicks_creative += clicks.on_creative();
         outcome.conversions += clicks.conversions();

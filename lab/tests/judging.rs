@@ -109,6 +109,9 @@ fn outcomes_are_sums_over_slots() {
         .map(|(slot, c)| slot.payment_micros as f64 / 1e6 * c.on_poi())
         .sum();
     assert!((judged.revenue - expected).abs() < 1e-12);
+    let value: f64 =
+        response.slots.iter().zip(&clicks).map(|(slot, c)| slot.bid_micros as f64 / 1e6 * c.on_poi()).sum();
+    assert!((judged.value - value).abs() < 1e-12 && value > judged.revenue);
     assert!((judged.predicted.revenue - 0.25 * paid).abs() < 1e-12);
     assert!((judged.clicks_poi - clicks.iter().map(|c| c.on_poi()).sum::<f64>()).abs() < 1e-12);
     assert_eq!((judged.impressions, judged.predicted.clicks_poi), (8, 2.0));

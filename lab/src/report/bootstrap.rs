@@ -121,6 +121,7 @@ mod tests {
             impressions: 10,
             ads: 2,
             revenue: 0.0,
+            value: 0.0,
             clicks_poi,
             clicks_creative: 0.0,
             conversions: 0.0,

@@ -8,6 +8,7 @@ pub enum Sum {
     Impressions,
     Ads,
     Revenue,
+    Value,
     ClicksPoi,
     ClicksCreative,
     Conversions,
@@ -36,6 +37,7 @@ impl Sums {
         set(Sum::Impressions, f64::from(outcome.impressions));
         set(Sum::Ads, f64::from(outcome.ads));
         set(Sum::Revenue, outcome.revenue);
+        set(Sum::Value, outcome.value);
         set(Sum::ClicksPoi, outcome.clicks_poi);
         set(Sum::ClicksCreative, outcome.clicks_creative);
         set(Sum::Conversions, outcome.conversions);
@@ -97,6 +99,10 @@ const FINE_PERCENT: (f64, usize, &str) = (100.0, 2, " %");
 
 /// Revenue of a thousand impressions.
 pub const RPM: Metric = metric("RPM", Sum::Revenue, Sum::Impressions, MILLE);
+/// What a thousand impressions are worth to the advertisers: RPM if all paid what a click is worth to them.
+pub const VALUE: Metric = metric("Value", Sum::Value, Sum::Impressions, MILLE);
+/// The share of that value that is charged.
+pub const CHARGED: Metric = metric("Charged", Sum::Revenue, Sum::Value, PERCENT);
 /// Clicks on POIs over impressions.
 pub const CTR_POI: Metric = metric("CTR-poi", Sum::ClicksPoi, Sum::Impressions, RATE);
 /// Clicks on creatives over impressions.

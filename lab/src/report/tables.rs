@@ -5,8 +5,8 @@ use super::experiment::{Experiment, Group, Table};
 use super::grid::{Cell, Grid, signed};
 use super::paper;
 use super::sums::{
-    AD_LOAD, CONVERSIONS, CTR_IMG, CTR_POI, Metric, NO_UTILITY, PREDICTED_CTR_IMG, PREDICTED_CTR_POI,
-    PREDICTED_RPM, PSI, PSI_MEAN, RPM, Sums,
+    AD_LOAD, CHARGED, CONVERSIONS, CTR_IMG, CTR_POI, Metric, NO_UTILITY, PREDICTED_CTR_IMG,
+    PREDICTED_CTR_POI, PREDICTED_RPM, PSI, PSI_MEAN, RPM, Sums, VALUE,
 };
 
 /// The variant that all others are held against.
@@ -94,11 +94,17 @@ fn grid(title: &str, caption: &str, first: &str, metrics: &[Metric], rows: &[&Me
 }
 
 fn by_truth(title: &str, rows: &[&Measured]) -> Grid {
-    let caption = "By the world's truth. Random lists and the oracle, which knows the truth and the future, pay their \
-                   bids; they bound the table.";
-    let bounded = rows.iter().any(|m| m.group.table == Table::Bounds);
-    let caption = if bounded { caption } else { "By the world's truth." };
-    grid(title, caption, "Model", &[RPM, CTR_POI, CTR_IMG, CONVERSIONS, AD_LOAD, PSI, PSI_MEAN], rows)
+    let mut caption =
+        "By the world's truth. Value is what RPM would be if all paid what a click is worth to them; \
+                       Charged is the share of it that is paid."
+            .to_owned();
+    if rows.iter().any(|m| m.group.table == Table::Bounds) {
+        caption.push_str(
+            " Random lists and the oracle, which knows the truth and the future, pay their bids; they bound the table.",
+        );
+    }
+    let metrics = [RPM, VALUE, CHARGED, CTR_POI, CTR_IMG, CONVERSIONS, AD_LOAD, PSI, PSI_MEAN];
+    grid(title, &caption, "Model", &metrics, rows)
 }
 
 fn by_predictions(title: &str, rows: &[&Measured]) -> Grid {
@@ -195,7 +201,7 @@ fn regrets(measured: &[Measured]) -> Grid {
 
 /// The points of a sweep.
 fn sweep(name: &str, rows: &[&Measured]) -> Grid {
-    let metrics = [RPM, CTR_POI, CTR_IMG, AD_LOAD, PSI];
+    let metrics = [RPM, VALUE, CHARGED, CTR_POI, CTR_IMG, AD_LOAD, PSI];
     let mut grid = grid(&format!("Over {name}"), "By the world's truth.", "Model", &metrics, rows);
     grid.head.insert(1, name.to_owned());
     for (cells, m) in grid.rows.iter_mut().zip(rows) {
