@@ -101,7 +101,11 @@ class Outcome(NamedTuple):
 
 def outcome(table: Misreports, rate: Rate) -> Outcome:
     """Payments and regret under a payment network. Gradients flow into it alone."""
-    rates = rate(table.features, table.others, table.zq)  # [P, G]
+    return priced(table, rate(table.features, table.others, table.zq))
+
+
+def priced(table: Misreports, rates: Tensor) -> Outcome:
+    """Payments and regret where each bid pays its share rates [P, G]."""
     reserve = table.reserve.unsqueeze(1)
     payment = torch.minimum(table.bid, torch.maximum(reserve, rates * table.bid))
     utility = (table.value.unsqueeze(1) - payment) * table.pctr * table.shown
@@ -120,11 +124,35 @@ class Economics(NamedTuple):
     regret_share: float  # sum of regrets / sum of utilities
 
 
+def truthful_rates(table: Misreports) -> Tensor:
+    """Rates [P, G] of the payment that makes the truth the best bid (Myerson 1981): 1 - integral of q to b / (b q(b)).
+
+    q, clicks per impression by bid, is taken as linear between the grid's bids, from 0 at a bid of 0. Where q falls as
+    the bid rises no payment is truthful, and these are not.
+    """
+    clicks = table.pctr * table.shown
+    bid = torch.nn.functional.pad(table.gamma, (1, 0))
+    mean = torch.nn.functional.pad(clicks, (1, 0)).unfold(1, 2, 1).mean(2)
+    area = (mean * bid.diff()).cumsum(1)
+    worth = table.gamma * clicks
+    return torch.where(worth > 0, 1 - area / worth.clamp(min=1e-12), 0.0).clamp(0, 1)
+
+
 @torch.no_grad()
 def economics(table: Misreports, rate: Rate) -> Economics:
     """Figures by the truthful bids of the catalog (sample 0)."""
     base = table.rows(table.sample == 0)
-    found = outcome(base, rate)
+    return _summary(base, outcome(base, rate))
+
+
+@torch.no_grad()
+def truthful_economics(table: Misreports) -> Economics:
+    """The same where truthful payments are charged: what the lists admit, whatever a network can tell."""
+    base = table.rows(table.sample == 0)
+    return _summary(base, priced(base, truthful_rates(base)))
+
+
+def _summary(base: Misreports, found: Outcome) -> Economics:
     requests = max(1, len(np.unique(base.request.numpy())))
     pctr = base.pctr[:, base.truth]
     utility = float(found.utility.sum())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bidslate_train.blocks import Mlp
 from bidslate_train.feedback import split
-from bidslate_train.misreports import Misreports, Rate, economics, outcome
+from bidslate_train.misreports import Misreports, Rate, economics, outcome, truthful_economics
 from bidslate_train.tables import write_csv
 from bidslate_train.training import Diverged
 
@@ -108,7 +108,8 @@ def train_payment(
     """Trains a payment MLP in place. Returns its figures on requests that neither trained nor chose it.
 
     Kept is the state with the most revenue on the validation requests among those below the target, or the last where
-    none is; with `last` always that. `payment.csv` in `out` logs rate, revenue, regret and multipliers.
+    none is; with `last` always that. `payment.csv` in `out` logs rate, revenue, regret and multipliers. Beside the
+    figures stand those of truthful payments for the same lists.
     """
     parts = Split.of(table, settings, seed)
     network = Standardised(mlp, parts.train, settings.noise, seed)
@@ -126,7 +127,15 @@ def train_payment(
     mlp.load_state_dict(network.folded())
     if out is not None:
         write_csv(out / "payment.csv", curve)
-    return {"rho": settings.rho, "below_target": best[0], **tested._asdict(), "settings": asdict(settings)}
+    truthful = truthful_economics(parts.test)
+    return {
+        "rho": settings.rho,
+        "below_target": best[0],
+        **tested._asdict(),
+        "truthful_revenue": truthful.revenue,
+        "truthful_regret_share": truthful.regret_share,
+        "settings": asdict(settings),
+    }
 
 
 @dataclass

@@ -170,7 +170,7 @@ def log_feedback(run: Run) -> None:
     engine.lab("logs", *inputs, "--lists", options.lists, "--seed", run.seed, "--out", run.feedback)
 
 
-def export_model(run: Run, requests: int = 32) -> None:
+def export_model(run: Run, requests: int = 128) -> None:
     """What ships: weights in BF16, catalog, a sample of the test requests, what items are, and goldens.
 
     Goldens are of the rounded model.
@@ -181,11 +181,11 @@ def export_model(run: Run, requests: int = 32) -> None:
     shutil.copyfile(run.catalog, directory / "catalog.safetensors")
     test = run.data / "requests-test.jsonl"
     lines = test.read_text().splitlines(keepends=True)
-    sample = lines[:: max(1, len(lines) // requests)][:requests]
+    count = min(requests, len(lines))
+    sample = [lines[number * len(lines) // count] for number in range(count)]
     replace(directory / "requests.jsonl", "".join(sample))
-    replace(
-        directory / "heldout.jsonl", "".join(_next_visits(run, {json.loads(line)["id"] for line in sample}))
-    )
+    ids = {json.loads(line)["id"] for line in sample}
+    replace(directory / "heldout.jsonl", "".join(_next_visits(run, ids)))
     shutil.copyfile(run.data / "labels.jsonl", directory / "labels.jsonl")
     golden.write(directory, test, run.out / "golden")
 

@@ -31,9 +31,7 @@ def payment_networks(alignment: Alignment, rhos: list[float], out: Path, seed: i
         own = replace(settings, rho=rho)
         found = train_payment(model.payment["mlp"], table, own, seed, out / f"{rho:g}", last=True)
         export.save(model, out / f"{rho:g}")
-        figures = {
-            key: found[key] for key in ("rho", "revenue", "first_price", "rate", "regret", "regret_share")
-        }
+        figures = {key: value for key, value in found.items() if key not in ("below_target", "settings")}
         rows.append({**figures, "gsp_revenue": gsp, "revenue_over_gsp": found["revenue"] / gsp})
     write_csv(out / "rho.csv", rows)
 

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from bidslate_train.blocks import Mlp
-from bidslate_train.misreports import GRID, Misreports, economics, outcome
+from bidslate_train.misreports import (
+    GRID,
+    Misreports,
+    economics,
+    outcome,
+    priced,
+    truthful_economics,
+    truthful_rates,
+)
 from bidslate_train.payment import PaymentSettings, Standardised, slot_regrets, train_payment
 
 
@@ -57,6 +65,30 @@ def test_reserve_and_bid_bound_the_payment():
     table.reserve[:] = 0.7
     assert torch.equal(outcome(table, constant(0.01)).payment, torch.full((4,), 0.7))
     assert torch.equal(outcome(table, constant(1.0)).payment, table.value)
+
+
+def test_no_bid_gains_on_truthful_payments():
+    """Clicks that rise with the bid in any way, for 500 ads, against payments that are a little off."""
+    table = threshold_table(500)
+    table.reserve[:] = 0
+    steps = torch.rand(500, len(GRID), generator=torch.Generator().manual_seed(7)) ** 4
+    table.shown = torch.ones(500, len(GRID)).long()
+    table.pctr = 0.01 * steps.cumsum(1) / steps.sum(1, keepdim=True) + 1e-4
+    rates = truthful_rates(table)
+    found = priced(table, rates)
+    assert (found.regret <= 1e-5 * found.utility).all() and (found.utility > 0).all()
+    assert priced(table, 0.9 * rates).regret.sum() > 10 * found.regret.sum()
+    assert priced(table, (1.2 * rates).clamp(max=1)).regret.sum() > 10 * found.regret.sum()
+
+
+def test_truthful_payments_of_a_threshold_are_near_it():
+    """Between the grid's bids next to the threshold, and so in the mean."""
+    table = threshold_table(2000)
+    threshold = table.features[:, table.truth, 0]
+    paid = priced(table, truthful_rates(table)).payment
+    assert ((paid - threshold).abs() <= 0.2 * table.value + 1e-5).all()
+    torch.testing.assert_close(paid.mean(), threshold.mean(), rtol=0.03, atol=0)
+    assert truthful_economics(table).regret_share < 0.01
 
 
 def test_slot_regrets_are_means_over_samples():
