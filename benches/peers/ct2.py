@@ -61,14 +61,20 @@ def build(directory: Path) -> None:
     spec.save(str(directory))
 
 
-def run(directory: Path, threads: int, compute: str, runs: int) -> None:
+def run(arguments: argparse.Namespace) -> None:
     translator = ctranslate2.Translator(
-        str(directory), device="cpu", compute_type=compute, inter_threads=1, intra_threads=threads
+        str(arguments.model),
+        device=arguments.device,
+        compute_type=arguments.compute,
+        inter_threads=1,
+        intra_threads=arguments.threads,
     )
-    tokens = np.random.default_rng(1).integers(0, work.INPUT_VOCABULARY - len(SPECIAL), work.TOKENS)
-    source = [[f"s{i}" for i in tokens]]
+    size = (arguments.batch, work.TOKENS)
+    requests = np.random.default_rng(1).integers(0, work.INPUT_VOCABULARY - len(SPECIAL), size)
+    source = [[f"s{i}" for i in tokens] for tokens in requests]
 
-    def once(steps: int) -> tuple[float, list[list[str]]]:
+    def once(steps: int) -> tuple[float, list[list[list[str]]]]:
+        """Seconds until the lists of all requests are in host memory, and the lists."""
         start = time.perf_counter()
         result = translator.translate_batch(
             source,
@@ -80,25 +86,29 @@ def run(directory: Path, threads: int, compute: str, runs: int) -> None:
             length_penalty=0,
             return_scores=True,
         )
-        return time.perf_counter() - start, result[0].hypotheses
+        return time.perf_counter() - start, [one.hypotheses for one in result]
 
     once(2)
     samples = []
-    for _ in range(runs):
-        seconds, lists = once(work.STEPS)
+    for _ in range(arguments.runs):
+        seconds, found = once(work.STEPS)
         samples.append(seconds)
-        assert len({tuple(beam) for beam in lists}) == work.BEAMS, "beams fell together: less work was done"
-        assert all(len(beam) == work.STEPS for beam in lists), "a beam is shorter: less work was done"
-    name = f"CTranslate2 {ctranslate2.__version__}"
-    print(json.dumps({"name": name, "type": translator.compute_type, "threads": threads, **work.summary(samples)}))
+        for lists in found:
+            assert len({tuple(beam) for beam in lists}) == work.BEAMS, "beams fell together: less work was done"
+            assert all(len(beam) == work.STEPS for beam in lists), "a beam is shorter: less work was done"
+    about = {"name": f"CTranslate2 {ctranslate2.__version__}", "type": translator.compute_type}
+    about |= {"threads": arguments.threads, "device": arguments.device, "batch": arguments.batch}
+    print(json.dumps(about | work.summary(samples)))
 
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", type=Path, required=True)
 parser.add_argument("--threads", type=int, default=1)
-parser.add_argument("--compute", default="float32", help="float32 or int8")
+parser.add_argument("--compute", default="float32", help="float32, int8, or on a GPU float16")
+parser.add_argument("--device", default="cpu", help="cpu or cuda")
+parser.add_argument("--batch", type=int, default=1, help="requests at a time")
 parser.add_argument("--runs", type=int, default=4)
 arguments = parser.parse_args()
 if not (arguments.model / "model.bin").exists():
     build(arguments.model)
-run(arguments.model, arguments.threads, arguments.compute, arguments.runs)
+run(arguments)

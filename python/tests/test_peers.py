@@ -4,9 +4,11 @@ The worlds are tiny, and made of what breaks searches: equal bids, items that sh
 early.
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from ega.batch import Nodes
 from ega.candidates import candidates, ln_w, splitmix64
 from ega.engine import Engine
 from ega.naive import Naive
-from ega.strong import Options, Strong
+from ega.strong import Options, Recorded, Strong
 
 F32 = Options(torch.float32, torch.device("cpu"))
 OPTIONS = [
@@ -113,6 +115,58 @@ def test_strong_and_naive_find_the_same_lists(made):
 @pytest.mark.parametrize("batch", [1, len(OPTIONS)])
 def test_the_batch_changes_nothing(made, batch):
     assert agree(check.compare(strong_answers(made, batch), strong_answers(made)))
+
+
+class StandInGraph:
+    """A CUDA graph without CUDA: a replay runs the pipeline again, into the tensors of the recording."""
+
+    recorded: Recorded
+
+    def replay(self):
+        again = self.recorded.pipeline(self.recorded.batch)
+        for own, new in zip(flat(self.recorded.found), flat(again), strict=True):
+            own.copy_(new)
+
+
+def flat(found):
+    return [*found[:-1], *found[-1]]
+
+
+def test_a_recorded_run_follows_each_batch(made, monkeypatch):
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda: SimpleNamespace(wait_stream=lambda other: None))
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda what: contextlib.nullcontext())
+    monkeypatch.setattr("torch.cuda.CUDAGraph", StandInGraph)
+    _, world, model, requests, _ = made
+    strong = Strong(world, model, requests, 3, Options(torch.float32, torch.device("cpu"), graph=True))
+    StandInGraph.recorded = strong._run
+    assert agree(check.compare(torch_ega.strong_answers(strong), strong_answers(made)))
+
+
+def test_a_gpu_is_timed_by_its_events_and_by_the_host(monkeypatch):
+    class Event:
+        done = 0
+
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = len(runs)
+
+        def synchronize(self):
+            Event.done += 1
+
+        def elapsed_time(self, end):
+            return 1000.0 * (end.at - self.at)
+
+    runs = []
+    monkeypatch.setattr("torch.cuda.Event", Event)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: runs.append("waited"))
+    every = [lambda i=i: runs.append(i) for i in range(3)]
+    times = timing.measure(every, 1, 2, torch.device("cuda"))
+    assert runs == [0, 1, "waited", 0, 1, 2]
+    assert times.device == [1.0] * 3 and len(times.wall) == Event.done == 3
 
 
 def test_the_winner_pays_what_golden_says(made):

@@ -64,3 +64,18 @@ def test_all_that_the_program_imports_is_staged(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert all(path.startswith(str(tmp_path)) for path in done.stdout.split())
+
+
+def test_ctranslate2_is_timed_where_its_wheel_is(tmp_path, monkeypatch):
+    line = '{"name": "CTranslate2 4", "type": "float16", "ms_median": 3.0, "ms_min": 2.0}'
+    (tmp_path / "ct2.py").write_text(f"print('loading')\nprint('{line}')\n")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert whole_peer.run_ct2(tmp_path, 8, 60)["output"] == "ctranslate2 is not installed"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    found = whole_peer.run_ct2(tmp_path, 8, 60)
+    assert found["passed"]
+    figure = found["figures"]["CTranslate2 4 float16, encoder and search, d 512, batch 8"]
+    assert (figure["median_ns"], figure["low_ns"]) == (3e6, 2e6)
+    (tmp_path / "ct2.py").write_text("raise SystemExit('no driver')")
+    found = whole_peer.run_ct2(tmp_path, 8, 60)
+    assert not found["passed"] and "no driver" in found["output"]

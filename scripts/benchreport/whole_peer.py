@@ -1,5 +1,6 @@
 """Whole requests here and in PyTorch, by `torch_ega.py`: which are run, and what a report keeps of a run."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ MODEL_FILES = (
     "catalog.safetensors",
     "requests.jsonl",
 )
+CT2_BATCHES = (1, 8, 32)
 MISSING = 2
 """Exit code of `torch_ega.py` where it lacks what it needs."""
 
@@ -30,8 +32,9 @@ class Missing(Exception):
 
 
 def stage(root: Path, place: Path) -> None:
-    """Copies the program, the trainer's modules that it reads models with, and the model that ships."""
-    shutil.copy2(root / "benches/peers/torch_ega.py", place)
+    """Copies the programs, the trainer's modules that they read models with, and the model that ships."""
+    for program in ("torch_ega.py", "ct2.py", "work.py"):
+        shutil.copy2(root / "benches/peers" / program, place)
     for package, name in (("benches/peers/ega", "ega"), ("python/bidslate_train", "python/bidslate_train")):
         shutil.copytree(root / package, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     (place / "models/nyc").mkdir(parents=True)
@@ -79,6 +82,38 @@ def run(place: Path, model: str, batch: int, seconds: float) -> Json:
     found = json.loads(out.read_text()) if out.exists() else None
     passed = code == 0 and found is not None
     return {"passed": passed, "output": text[-4000:], "found": found, **figures(model, batch, found, passed)}
+
+
+def run_ct2(place: Path, batch: int, seconds: float) -> Json:
+    """Times CTranslate2's encoder and search at d 512 in float16, or says that its wheel is not here.
+
+    Its model is plain and random: a figure beside the engine's encoder and search, not the same work.
+    """
+    if importlib.util.find_spec("ctranslate2") is None:
+        return {"passed": True, "figures": {}, "output": "ctranslate2 is not installed"}
+    shape = (
+        "--model",
+        place / "models/ct2",
+        "--device",
+        "cuda",
+        "--compute",
+        "float16",
+        "--batch",
+        str(batch),
+    )
+    command = [sys.executable, place / "ct2.py", *shape, "--runs", "10"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        passed, text, errors = done.returncode == 0, done.stdout, done.stderr
+    except subprocess.TimeoutExpired:
+        passed, text, errors = False, "", f"ran for more than {seconds} s"
+    if not passed:
+        return {"passed": False, "figures": {}, "output": errors[-4000:]}
+    found = json.loads(text.splitlines()[-1])
+    median, best = (found[key] * 1e6 for key in ("ms_median", "ms_min"))
+    figure = {"median_ns": median, "low_ns": best, "high_ns": median, "throughput": None}
+    name = f"{found['name']} {found['type']}, encoder and search, d 512, batch {batch}"
+    return {"passed": True, "figures": {name: figure}, "output": text}
 
 
 def figures(model: str, batch: int, found: Json | None, agree: bool) -> Json:
