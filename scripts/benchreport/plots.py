@@ -13,13 +13,15 @@ INK, GREY = "#222222", "#cccccc"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 PANEL = 300
 MARGIN = 60
-LABELS = 130
+LABELS = 210
 ROW = 18
+# Batches of requests; what is counted in larger ones (auctions, vectors) would squeeze them together.
+MOST_BATCH = 1024
 
 
 def latency(found: list[Figure]) -> str:
     """Latency by batch on logarithmic scales: a panel for each d and one for what has none, a line for each kernel."""
-    lines = [one for one in found if one.batch]
+    lines = [one for one in found if one.batch and one.batch <= MOST_BATCH]
     panels = [(d, [one for one in lines if one.d == d]) for d in sorted({one.d or 0 for one in lines} - {0})]
     panels += [(None, rest)] if (rest := [one for one in lines if not one.d]) else []
     step = PANEL + MARGIN + LABELS
@@ -71,13 +73,12 @@ def roofline(found: list[Figure], limits: Card | None) -> str:
     for tick in range(0, round(full * 10) + 1, 2):
         at = left + width * tick / 10 / full
         parts += [line(at, MARGIN - 8, at, bottom), text(at, MARGIN - 12, f"{tick * 10} %", "middle")]
-    batches = sorted({one.batch for one in held if one.batch})
     for index, (label, group) in enumerate(rows):
         y = MARGIN + ROW * (index + 0.5)
         parts.append(text(left - 8, y + 4, label, "end"))
-        for one in group:
+        for place, one in enumerate(group, 1):
             at = left + width * one.share(limits) / full
-            depth = (batches.index(one.batch) + 1) / len(batches) if one.batch else 1.0
+            depth = place / len(group)
             parts.append(
                 f'<circle cx="{at:.1f}" cy="{y:.1f}" r="5" fill="{COLOURS[0]}" fill-opacity="{depth:.2f}">'
                 f"<title>{escape(label)}, batch {one.batch}: {one.share(limits):.1%}</title></circle>"
