@@ -16,6 +16,9 @@ constexpr int THREADS = 512;
 constexpr int BLOCKS_PER_SM = 4;
 constexpr int CLUSTER_SHARED = 64 << 10;
 
+// What lies at place `i` of the shared memory of a block: words whose exclusive or tells the blocks apart.
+__host__ __device__ unsigned word(unsigned rank, unsigned i) { return (rank + 1) * (i * 2654435761u + 1); }
+
 __device__ unsigned folded(uint4 v) { return v.x ^ v.y ^ v.z ^ v.w; }
 
 // data [words / 4] is read `passes` times past L1; found [gridDim.x * blockDim.x].
@@ -31,13 +34,13 @@ __global__ void read_memory(const uint4* data, size_t vectors, unsigned passes, 
   found[thread] = sum;
 }
 
-// Each block fills `bytes` of its shared memory with words of its rank, then reads that of the block `distance` on,
+// Each block fills `bytes` of its shared memory, then reads that of the block `distance` on,
 // `passes` times; found [gridDim.x * blockDim.x].
 __global__ void read_cluster(unsigned bytes, unsigned distance, unsigned passes, unsigned* found) {
   extern __shared__ uint4 own[];
   cg::cluster_group cluster = cg::this_cluster();
   unsigned vectors = bytes / sizeof(uint4), rank = cluster.block_rank();
-  for (unsigned i = threadIdx.x; i < vectors; i += blockDim.x) own[i] = {rank + 1, 0, i * 7, 0};
+  for (unsigned i = threadIdx.x; i < vectors; i += blockDim.x) own[i] = {word(rank, i), 0, 0, 0};
   cluster.sync();
   const uint4* other = cluster.map_shared_rank(own, (rank + distance) % cluster.num_blocks());
   unsigned sum = 0;
@@ -80,8 +83,11 @@ Figure memory_read(const char* what, size_t megabytes, int few, int many) {
   data.upload(values);
   Timer timer;
   auto passes = [&](int count) {
-    read_memory<<<blocks, THREADS, 0, timer.stream()>>>(data.data(), vectors, count, found.data());
-    CHECK(cudaGetLastError());
+    cudaLaunchConfig_t config = {};
+    config.gridDim = blocks;
+    config.blockDim = THREADS;
+    config.stream = timer.stream();
+    CHECK(cudaLaunchKernelEx(&config, read_memory, (const uint4*)data.data(), vectors, unsigned(count), found.data()));
   };
   auto costs = timer.per_step(passes, few, many);
   auto sums = found.download();
@@ -111,7 +117,7 @@ Figure cluster_read(int cluster, int distance, bool full) {
     unsigned rank = (block % cluster + distance) % cluster;
     for (unsigned thread = 0; thread < THREADS; thread++) {
       unsigned once = 0;
-      for (unsigned i = thread; i < CLUSTER_SHARED / sizeof(uint4); i += THREADS) once ^= (rank + 1) ^ i * 7;
+      for (unsigned i = thread; i < CLUSTER_SHARED / sizeof(uint4); i += THREADS) once ^= word(rank, i);
       require(sums[block * THREADS + thread] == expected(once, MANY), what + ": another sum than was written");
     }
   }
