@@ -7,6 +7,7 @@ use crate::library::{Build, Kernel, Libraries, RawFault, RawLaunch, RawPlace, Ra
 use crate::schedule::{Copies, Schedule};
 use crate::signature::Signature;
 use crate::source;
+use crate::tensor_map::TensorMap;
 
 /// An emulated GPU. Several threads may use one at once; each launch runs to its end on the thread that calls it.
 ///
@@ -128,7 +129,8 @@ impl Emulator {
     }
 
     /// Runs a kernel on a grid of blocks and returns when it is done. `arguments` are the bytes of each parameter, in
-    /// the order of the machine; those of a pointer are an address from [`Emulator::allocate`].
+    /// the order of the machine; those of a pointer are an address from [`Emulator::allocate`], those of a tensor map
+    /// [`TensorMap::bytes`].
     ///
     /// # Errors
     /// A [`Fault`]. On the plain build accesses out of bounds are not among them.
@@ -202,9 +204,9 @@ fn checked(call: impl FnOnce(*mut u8) -> bool) -> Result<(), MemoryError> {
     }
 }
 
-/// A value of up to 16 bytes, aligned for any type of a parameter.
-#[repr(align(16))]
-struct Value([u8; 16]);
+/// A value of up to 128 bytes, aligned for any type of a parameter: a tensor map is the largest.
+#[repr(align(64))]
+struct Value([u8; TensorMap::BYTES]);
 
 impl Value {
     fn as_ptr(&self) -> *const u8 {
@@ -223,7 +225,7 @@ fn aligned(signature: &Signature, arguments: &[&[u8]]) -> Result<Vec<Value>, Str
             let (size, given, name) = (parameter.size, bytes.len(), &parameter.type_name);
             return Err(format!("argument {index} is a {name} of {size} bytes, not of {given}"));
         }
-        let mut value = Value([0; 16]);
+        let mut value = Value([0; TensorMap::BYTES]);
         value.0[..bytes.len()].copy_from_slice(bytes);
         Ok(value)
     });

@@ -83,11 +83,13 @@ pub enum FaultKind {
     Undefined,
     /// The kernel gave up: `__trap`, or an assertion failed.
     Trap,
+    /// A bulk copy or `wgmma` meets what a thread wrote and did not fence for it (`fence.proxy.async`).
+    Proxy,
 }
 
 impl FaultKind {
     /// In the order of the numbers that the C++ side uses.
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Launch,
         Self::Deadlock,
         Self::Endless,
@@ -101,6 +103,7 @@ impl FaultKind {
         Self::Race,
         Self::Undefined,
         Self::Trap,
+        Self::Proxy,
     ];
 
     pub(crate) fn from_raw(raw: u32) -> Self {
@@ -124,6 +127,7 @@ impl fmt::Display for FaultKind {
             Self::Race => "race",
             Self::Undefined => "undefined behaviour",
             Self::Trap => "trap",
+            Self::Proxy => "missing proxy fence",
         })
     }
 }

@@ -26,9 +26,11 @@ mod library;
 mod schedule;
 mod signature;
 mod source;
+mod tensor_map;
 
 pub use emulator::{Emulator, Stats};
 pub use fault::{Fault, FaultKind, MemoryError, OpenError, Place};
 pub use library::Build;
 pub use schedule::{Copies, Schedule};
 pub use signature::{Argument, Signature};
+pub use tensor_map::{Swizzle, TensorMap, TensorMapError};

@@ -120,6 +120,40 @@ const MEETINGS: &[Mistake] = &[
     mistake("trap_by_assertion", &[Trap]).on_plain(),
 ];
 
+const fn hopper(kernel: &'static str, kinds: &'static [FaultKind]) -> Mistake {
+    mistake(kernel, kinds).threads(128).shared(8192)
+}
+
+const HOPPER: &[Mistake] = &[
+    hopper("bulk_no_wait", &[InFlight]),
+    hopper("bulk_wait_of_one", &[InFlight, Race, Uninitialised]),
+    hopper("bulk_wrong_parity", &[InFlight, Uninitialised, Race, Deadlock]),
+    hopper("bulk_wrong_bytes", &[Deadlock]).on_plain(),
+    hopper("bulk_barrier_not_fenced", &[Proxy]).on_plain(),
+    hopper("bulk_never_waited", &[InFlight]).on_plain(),
+    hopper("bulk_refilled_too_early", &[Race, InFlight, Deadlock]),
+    hopper("bulk_misaligned", &[Misaligned]).on_plain(),
+    hopper("bulk_store_without_proxy_fence", &[Proxy]),
+    hopper("bulk_store_fence_of_one", &[Proxy]),
+    hopper("bulk_store_fence_too_early", &[Proxy]),
+    hopper("bulk_store_source_changes", &[InFlight]),
+    hopper("bulk_store_never_waited", &[InFlight]).on_plain(),
+    hopper("bulk_store_wait_too_weak", &[InFlight]).on_plain(),
+    hopper("wgmma_without_proxy_fence", &[Proxy]),
+    hopper("wgmma_before_barrier", &[Race, Uninitialised]),
+    hopper("wgmma_operand_in_flight", &[InFlight]),
+    hopper("wgmma_without_fence", &[Barrier]).on_plain(),
+    hopper("wgmma_sums_read_before_wait", &[InFlight]),
+    hopper("wgmma_sums_written_before_wait", &[InFlight]),
+    hopper("wgmma_wait_too_weak", &[InFlight]),
+    hopper("wgmma_operand_changes", &[InFlight, Race]),
+    hopper("wgmma_stage_released_too_early", &[Race, InFlight]).threads(160),
+    hopper("wgmma_never_waited", &[InFlight]).on_plain(),
+    hopper("wgmma_of_one_warp", &[Collective]).on_plain(),
+    hopper("wgmma_misaligned_pattern", &[Misaligned]).on_plain(),
+    hopper("registers_not_a_multiple", &[Collective]).on_plain(),
+];
+
 /// Every schedule with every way of copies; the seeds are drawn afresh, and a failure shows them.
 fn emulators(build: Build) -> Vec<Emulator> {
     let seed = RandomState::new().hash_one(0);
@@ -199,6 +233,11 @@ fn wrong_accesses_are_reported() {
 #[test]
 fn threads_that_fail_to_meet_are_reported() {
     all_are_reported(MEETINGS);
+}
+
+#[test]
+fn mistakes_around_bulk_copies_and_wgmma_are_reported() {
+    all_are_reported(HOPPER);
 }
 
 /// With one order of threads only: it takes a while until a loop counts as endless.
@@ -284,6 +323,7 @@ const PATTERNS: &[Pattern] = &[
         ..pattern("correct_dimensions", |x, t| x[63 - t] + if t < 32 { 0.0 } else { 1.0 })
     },
     pattern("correct_polling", |x, t| x[t]),
+    Pattern { shared_bytes: 256, ..pattern("correct_bulk_ring", sum_of_tiles) },
 ];
 
 fn assert_correct(emulator: &Emulator, pattern: &Pattern) {
@@ -321,13 +361,13 @@ fn correct_patterns_pass_silently() {
 /// No planted mistake or pattern is left out of the tables above.
 #[test]
 fn every_kernel_is_tested() {
-    let tested: Vec<&str> = [RACES, COPIES, ACCESSES, MEETINGS]
+    let tested: Vec<&str> = [RACES, COPIES, ACCESSES, MEETINGS, HOPPER]
         .iter()
         .flat_map(|mistakes| mistakes.iter().map(|mistake| mistake.kernel))
         .chain(PATTERNS.iter().map(|pattern| pattern.kernel))
         .chain(["access_plain", "endless_computing"])
         .collect();
-    let tables = ["races.cu", "copies.cu", "accesses.cu", "meetings.cu", "correct.cu"];
+    let tables = ["races.cu", "copies.cu", "accesses.cu", "meetings.cu", "hopper_mistakes.cu", "correct.cu"];
     for kernel in Emulator::open(Build::Plain).unwrap().kernels() {
         let listed = tables.iter().any(|table| kernel.file == format!("simt/tests/kernels/{table}"));
         assert!(!listed || tested.contains(&kernel.name.as_str()), "{} is not tested", kernel.name);

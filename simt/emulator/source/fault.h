@@ -23,6 +23,7 @@ enum class FaultKind : uint32_t {
   kRace,
   kUndefined,
   kTrap,
+  kProxy,
 };
 
 // A line of a kernel: either known by name, or an address of instructions in the kernel's library.

@@ -21,12 +21,15 @@ struct PendingCopy {
 };
 
 struct alignas(64) Fiber : Thread {
-  void* stack_pointer;  // while it does not run
+  void* stack_pointer;    // while it does not run
   Status status;
-  bool fenced;          // has executed __threadfence in this block
-  uint32_t mbarrier;    // the shared address it waits at
-  uint32_t copy_group;  // cp.async groups committed so far
-  loc_t place;          // where it last called the emulator
+  bool fenced;            // has executed __threadfence in this block
+  bool wgmma_fenced;      // has executed wgmma.fence in this block
+  const void* mbarrier;   // that it waits at
+  uint32_t copy_group;    // cp.async groups committed so far
+  uint32_t bulk_group;    // groups of bulk stores committed so far
+  uint32_t proxy_fenced;  // time of the last fence.proxy.async, for the checker
+  loc_t place;            // where it last called the emulator
   std::vector<PendingCopy> copies;
 
   uintptr_t stack() const { return reinterpret_cast<uintptr_t>(this) & ~(kStackBytes - 1); }

@@ -155,19 +155,27 @@ std::string describe_waiting(const Worker& worker) {
 
 // Runs the next ready fiber; `fiber` itself is not ready.
 void run_next(Fiber* fiber) {
-  Fiber* next = pick(*fiber->worker, fiber->warp, fiber->lane);
-  if (!next) fail_deadlock(*fiber->worker);
+  Worker& worker = *fiber->worker;
+  Fiber* next = pick(worker, fiber->warp, fiber->lane);
+  while (!next && land_a_load(worker)) next = pick(worker, fiber->warp, fiber->lane);
+  if (!next) fail_deadlock(worker);
   switch_to(fiber, next);
 }
 
 [[noreturn]] void exit_thread(Fiber* fiber) {
   Worker& worker = *fiber->worker;
   check_no_lane_waits_for(fiber);
+  check_stores_waited(fiber);
+  check_products_waited(fiber);
   worker.idle_yields = 0;
   worker.live--;
   worker.warps[fiber->warp].live &= ~(1u << fiber->lane);
   make_unready(fiber, Status::kDone);
-  if (!worker.live) leave_for_host(fiber);
+  if (!worker.live) {
+    check_all_copies_waited(worker);
+    check_warpgroups_agree(worker);
+    leave_for_host(fiber);
+  }
   if (worker.block_waits) release_after_exit(worker);
   run_next(fiber);
   __builtin_unreachable();
@@ -190,8 +198,8 @@ void prepare_fiber(Worker& worker, unsigned index, uint3 block, dim3 block_size,
   fiber->warp = index / kWarpLanes;
   fiber->lane = index % kWarpLanes;
   fiber->worker = &worker;
-  fiber->fenced = false;
-  fiber->copy_group = 0;
+  fiber->fenced = fiber->wgmma_fenced = false;
+  fiber->copy_group = fiber->bulk_group = fiber->proxy_fenced = 0;
   fiber->copies.clear();
   fiber->place = loc_t();
   fiber->status = Status::kRunning;
@@ -205,6 +213,8 @@ void reset_block(Worker& worker) {
   worker.idle_yields = 0;
   worker.block_waits = 0;
   worker.mbarriers.clear();
+  worker.loads.clear();
+  worker.stores.clear();
   for (unsigned w = 0; w < worker.warp_count; w++) {
     unsigned lanes = std::min(kWarpLanes, worker.threads - w * kWarpLanes);
     worker.warps[w] = Warp{};
@@ -239,6 +249,8 @@ void wake(Fiber* fiber) {
 void suspend(Status status) {
   Fiber* fiber = current_fiber();
   make_unready(fiber, status);
+  Worker& worker = *fiber->worker;
+  if (worker.copies == Copies::kRandom && worker.copy_random.below(4) == 0) land_a_load(worker);
   run_next(fiber);
   fiber->status = Status::kRunning;
 }
@@ -247,6 +259,7 @@ void yield(loc_t loc) {
   Fiber* fiber = current_fiber();
   Worker& worker = *fiber->worker;
   fiber->place = loc;
+  if (worker.idle_yields > worker.threads && land_a_load(worker)) worker.idle_yields = 0;
   if (++worker.idle_yields > kMaxIdleYields) {
     fail(FaultKind::kEndless, loc,
          "waits in a loop for what does not come" + describe_waiting(worker));

@@ -25,6 +25,10 @@ const char* name(Collective collective) {
       return "mma";
     case Collective::kBarrier:
       return "named barrier";
+    case Collective::kWgmma:
+      return "wgmma";
+    case Collective::kSetMaxRegisters:
+      return "setmaxnreg";
   }
   return "collective";
 }

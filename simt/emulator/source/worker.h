@@ -8,10 +8,12 @@
 #include <random>
 #include <vector>
 
+#include "bulk_copy.h"
 #include "check/checker.h"
 #include "fault.h"
 #include "fiber.h"
 #include "simt/kernel.h"
+#include "wgmma.h"
 
 namespace simt {
 
@@ -52,6 +54,7 @@ struct Warp {
   uint32_t masks[kWarpLanes];
   void* payloads[kWarpLanes];
   WarpClock clock;
+  WarpProducts products;  // wgmma
 };
 
 // A hardware barrier, 0 to 15.
@@ -68,8 +71,13 @@ struct Barrier {
 
 // An mbarrier's part that is not in its 64 bits of shared memory.
 struct Mbarrier {
-  uint32_t address;
+  const void* state;  // those bits
   ReleaseClock clock;
+  Fiber* initialiser;
+  bool for_copies;  // fenced since, so that bulk copies may count on it
+  // What bulk copies have written: in the phase in progress, and in those before it, which no
+  // thread has waited for yet.
+  std::vector<Landing> landing, landed;
 };
 
 // Where shared memory lies. The 32-bit window of shared addresses holds the static part, then the
@@ -109,6 +117,7 @@ struct Worker {
   unsigned block_waits;  // threads that wait in a barrier of all threads
   SharedMemory shared;
   std::vector<Mbarrier> mbarriers;
+  std::vector<BulkCopy> loads, stores;  // that have not landed
 
   Checker checker;
 
@@ -125,6 +134,33 @@ void wake(Fiber* fiber);
 void suspend(Status status);
 // Leaves the block for good, with a fault set.
 [[noreturn]] void abandon_block();
+
+// ---- mbarrier.cpp
+
+// The initialised mbarrier at a shared address, checked for its use by bulk copies.
+Mbarrier& mbarrier_for_copies(Fiber* fiber, uint32_t address, loc_t loc);
+// `landing` has been written by a copy whose issuer released `clock`: complete_tx.
+void complete_copy(Worker& worker, const void* state, const Landing& landing,
+                   const ReleaseClock& clock);
+// Faults if a copy that counts on an mbarrier is under way or was never waited for.
+void check_all_copies_waited(Worker& worker);
+
+// ---- bulk_copy.cpp
+
+// Lands a bulk load that is under way, if there is one.
+bool land_a_load(Worker& worker);
+// Faults if bulk stores of a thread that exits have not been waited for.
+void check_stores_waited(Fiber* fiber);
+
+// ---- wgmma.cpp
+
+// Faults if products of a thread that exits have not been waited for.
+void check_products_waited(Fiber* fiber);
+// Faults if an access to a thread's own stack meets an accumulator of a product under way.
+void wgmma_touched(Fiber* fiber, uintptr_t address, size_t bytes, bool writes,
+                   uint64_t instruction);
+// Faults if the warps of a warpgroup have not issued the same products.
+void check_warpgroups_agree(Worker& worker);
 
 // ---- barrier.cpp
 

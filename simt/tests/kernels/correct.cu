@@ -1,7 +1,7 @@
 // Kernels without a mistake, of the patterns that real ones are made of: the checker must stay
 // silent, and every schedule must give the same result. All take `in`, 256 floats, and write 64
 // floats to `out` if nothing else is said; `counter` is one integer, 0 at first. Grid 1, block 64.
-#include "../../../kernels/ptx.cuh"
+#include "../../../kernels/hopper.cuh"
 
 extern "C" __global__ void correct_syncthreads(const float* in, float* out, unsigned*) {
   __shared__ float s[64];
@@ -277,3 +277,35 @@ extern "C" __global__ void correct_polling(const float* in, float* out, unsigned
   while (atomicAdd(counter, 0u) != 5) __nanosleep(20);
   out[t] = in[t];
 }
+
+#ifdef HOPPER
+
+// As correct_mbarrier_pipeline, filled by bulk copies of one thread. 256 bytes of shared memory.
+extern "C" __global__ void correct_bulk_ring(const float* in, float* out, unsigned*) {
+  DYN_SMEM(bytes);
+  __shared__ uint64_t full[2], empty[2];
+  float* stages = reinterpret_cast<float*>(bytes);
+  unsigned t = threadIdx.x, lane = t % 32;
+  if (t < 2) {
+    mbar_init(smem_u32(&full[t]), 1);
+    mbar_init(smem_u32(&empty[t]), 32);
+    mbar_init_fence();
+  }
+  __syncthreads();
+  float sum = 0;
+  for (unsigned k = 0; k < 8; k++) {
+    unsigned stage = k % 2, parity = k / 2 % 2;
+    if (t == 0) {
+      mbar_wait(smem_u32(&empty[stage]), parity ^ 1);
+      mbar_arrive_expect(smem_u32(&full[stage]), 128);
+      bulk_load(smem_u32(stages + stage * 32), in + k * 32, 128, smem_u32(&full[stage]));
+    } else if (t >= 32) {
+      mbar_wait(smem_u32(&full[stage]), parity);
+      sum += stages[stage * 32 + 31 - lane];
+      mbar_arrive(smem_u32(&empty[stage]));
+    }
+  }
+  out[t] = sum;
+}
+
+#endif  // HOPPER

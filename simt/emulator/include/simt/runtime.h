@@ -34,6 +34,8 @@ enum class Collective : unsigned {
   kStoreMatrix,
   kMma,
   kBarrier,
+  kWgmma,
+  kSetMaxRegisters,
 };
 
 // Runs once per collective, on behalf of all lanes of `mask`; `payloads` holds what each of them

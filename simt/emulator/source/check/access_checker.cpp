@@ -47,6 +47,7 @@ struct Checker::Event {
   PlaceId place;
   const WarpClock* clock;
   bool in_shared;
+  bool async = false;  // by a bulk copy or wgmma
 };
 
 Checker::Checker() : device_(shadow::device()) { dynamic_shared_.reserve(kDynamicCapacity); }
@@ -131,6 +132,19 @@ void Checker::acquire(WarpClock& warp, const ReleaseClock& clock) {
   take_over(warp.fenced, clock.fenced);
 }
 
+void Checker::join(ReleaseClock& clock, const ReleaseClock& other) {
+  take_over(clock.seen, other.seen);
+  take_over(clock.fenced, other.fenced);
+}
+
+void Checker::fence_proxy(Fiber* fiber) { fiber->proxy_fenced = moment(fiber); }
+
+Time Checker::moment(Fiber* fiber) {
+  Time moment = tick();
+  fiber->worker->warps[fiber->warp].clock.now = tick();
+  return moment;
+}
+
 void Checker::fence(WarpClock& warp, unsigned index) {
   take_over(warp.fenced, warp.seen);
   for (Time& time : warp.fenced) time = std::max(time, settled_);
@@ -154,6 +168,8 @@ Place Checker::place(PlaceId id) const {
   if (id & kKnownPlace) return Place::of(places_[id & ~kKnownPlace]);
   return Place{nullptr, 0, id};
 }
+
+uint64_t Checker::offset(uintptr_t instruction) const { return instruction - library_->begin; }
 
 std::string Checker::describe(uintptr_t address) const {
   if (dynamic_shared_.contains(address)) {
@@ -189,6 +205,34 @@ void Checker::read(Fiber* fiber, const void* from, size_t bytes, loc_t loc) {
 void Checker::write(Fiber* fiber, void* to, size_t bytes, loc_t loc) {
   const WarpClock* clock = &fiber->worker->warps[fiber->warp].clock;
   judge({fiber, reinterpret_cast<uintptr_t>(to), bytes, Access::kWrite, id_of(loc), clock, false});
+}
+
+void Checker::read_async(Fiber* fiber, const void* from, size_t bytes, loc_t loc) {
+  if (bytes == 0) return;
+  const WarpClock* clock = &fiber->worker->warps[fiber->warp].clock;
+  auto address = reinterpret_cast<uintptr_t>(from);
+  judge({fiber, address, bytes, Access::kRead, id_of(loc), clock, false, true});
+}
+
+void Checker::write_async(Fiber* fiber, void* to, size_t bytes, loc_t loc) {
+  if (bytes == 0) return;
+  const WarpClock* clock = &fiber->worker->warps[fiber->warp].clock;
+  auto address = reinterpret_cast<uintptr_t>(to);
+  judge({fiber, address, bytes, Access::kWrite, id_of(loc), clock, false, true});
+}
+
+void Checker::unchanged_since(Fiber* fiber, const void* from, size_t bytes, Time since, loc_t loc) {
+  auto address = reinterpret_cast<uintptr_t>(from);
+  const Shadow& shadow = dynamic_shared_.contains(address) ? dynamic_shared_ : static_shared_;
+  size_t offset = shadow.offset(address);
+  for (size_t word = offset / kWordBytes; word * kWordBytes < offset + bytes; word++) {
+    const Cell& cell = shadow.cells[word];
+    if (cell.write_time <= since) continue;
+    fail(FaultKind::kInFlight, Place::of(loc),
+         describe(address) + " is being read asynchronously, but is written meanwhile by " +
+             fiber->worker->fibers[cell.writer]->describe(),
+         place(cell.write_place));
+  }
 }
 
 void Checker::in_flight(Fiber*, void* to, size_t bytes) {
@@ -332,7 +376,10 @@ bool Checker::is_published(unsigned warp, Time time) const {
 }
 
 void Checker::judge_cell(const Event& event, Cell& cell, uint16_t bytes) {
-  if (cell.write_bytes & bytes) check_after_write(event, cell);
+  if (cell.write_bytes & bytes) {
+    check_after_write(event, cell);
+    if (event.async) check_proxy(event, cell);
+  }
   if (writes(event.access)) {
     if (cell.read_bytes & bytes) check_after_reads(event, cell);
     record_write(event, cell, bytes);
@@ -352,6 +399,21 @@ void Checker::check_after_write(const Event& event, const Cell& cell) {
   if (cell.writer == event.fiber->linear) return;
   if (ordered(event, cell.writer / kWarpLanes, cell.write_time)) return;
   fail_race(event, "write", cell.writer, cell.write_place);
+}
+
+// Writes of other blocks' lives in this shared memory do not count, nor do device memory's.
+void Checker::check_proxy(const Event& event, const Cell& cell) {
+  if (!event.in_shared || !reads(event.access)) return;
+  if (cell.write_is_async || cell.write_time <= block_begin_) return;
+  const Fiber* writer = event.fiber->worker->fibers[cell.writer];
+  Time fenced = writer->proxy_fenced;
+  if (fenced >= cell.write_time) {
+    if (writer == event.fiber || ordered(event, writer->warp, fenced)) return;
+  }
+  fail(FaultKind::kProxy, place(event.place),
+       describe(event) + " by the asynchronous proxy lacks a fence.proxy.async of " +
+           writer->describe() + " between its write and the barrier",
+       place(cell.write_place));
 }
 
 void Checker::check_after_reads(const Event& event, const Cell& cell) {
@@ -375,6 +437,7 @@ void Checker::record_write(const Event& event, Cell& cell, uint16_t bytes) {
   cell.write_place = event.place;
   cell.writer = uint16_t(event.fiber->linear) & 0x3ff;
   cell.write_is_atomic = is_atomic(event.access);
+  cell.write_is_async = event.async;
   cell.write_bytes = bytes & 0xf;
   cell.read_bytes = 0;
 }

@@ -25,6 +25,10 @@
 //
 // Clocks are kept per warp, not per thread: an arrival of one lane vouches for all 32, and so does
 // its fence.
+//
+// Bulk copies and wgmma are the asynchronous proxy. What a thread has written to shared memory by
+// ordinary means they may read only after a fence.proxy.async of that very thread, which like the
+// write must come before the read.
 #pragma once
 
 #include <atomic>
@@ -76,18 +80,31 @@ class Checker {
   void order_warp(WarpClock& warp, unsigned index);
   void release(WarpClock& warp, unsigned index, ReleaseClock& clock);
   void acquire(WarpClock& warp, const ReleaseClock& clock);
+  // A clock takes over what another was given.
+  void join(ReleaseClock& clock, const ReleaseClock& other);
   // A lane of the warp executes __threadfence.
   void fence(WarpClock& warp, unsigned index);
+  // fence.proxy.async
+  void fence_proxy(Fiber* fiber);
+  // A time that lies after all that the warp has done and before all that it will do.
+  Time moment(Fiber* fiber);
 
   // Accesses that the emulator makes on behalf of a thread.
   void read(Fiber* fiber, const void* from, size_t bytes, loc_t loc);
   void write(Fiber* fiber, void* to, size_t bytes, loc_t loc);
   void in_flight(Fiber* fiber, void* to, size_t bytes);
   void landed(Fiber* fiber, void* to, size_t bytes);
+  // What bulk copies and wgmma, the asynchronous proxy, do on behalf of a thread.
+  void read_async(Fiber* fiber, const void* from, size_t bytes, loc_t loc);
+  void write_async(Fiber* fiber, void* to, size_t bytes, loc_t loc);
+  // Faults if shared memory that such an operation reads from `since` on has been written after.
+  void unchanged_since(Fiber* fiber, const void* from, size_t bytes, Time since, loc_t loc);
   // An access that an instruction of a kernel makes.
   void access(Fiber* fiber, uintptr_t address, size_t bytes, Access access, uintptr_t instruction);
 
   Place place(PlaceId id) const;
+  // Of an instruction in the kernel's library.
+  uint64_t offset(uintptr_t instruction) const;
 
  private:
   struct Event;  // an access being judged
@@ -103,6 +120,7 @@ class Checker {
   void check_states(const Event& event, const Shadow& shadow);
   void judge_cell(const Event& event, Cell& cell, uint16_t bytes);
   void check_after_write(const Event& event, const Cell& cell);
+  void check_proxy(const Event& event, const Cell& cell);
   void check_after_reads(const Event& event, const Cell& cell);
   void record_read(const Event& event, Cell& cell, uint16_t bytes);
   void record_write(const Event& event, Cell& cell, uint16_t bytes);

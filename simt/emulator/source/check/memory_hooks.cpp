@@ -14,8 +14,13 @@ inline void check(const volatile void* pointer, size_t bytes, Access access,
                   uintptr_t instruction) {
   Fiber* fiber = current_fiber();
   auto address = reinterpret_cast<uintptr_t>(pointer);
-  if (fiber->owns(address)) return;  // a local variable, or threadIdx and its like
   Worker& worker = *fiber->worker;
+  if (fiber->owns(address)) {  // a local variable, or threadIdx and its like
+    if (fiber->wgmma_fenced) {
+      wgmma_touched(fiber, address, bytes, access != Access::kRead, worker.checker.offset(instruction));
+    }
+    return;
+  }
   worker.stats.accesses++;
   worker.checker.access(fiber, address, bytes, access, instruction);
 }

@@ -32,6 +32,12 @@ class Checker {
   void write(Fiber*, void*, size_t, loc_t) {}
   void in_flight(Fiber*, void*, size_t) {}
   void landed(Fiber*, void*, size_t) {}
+  void join(ReleaseClock&, const ReleaseClock&) {}
+  void fence_proxy(Fiber*) {}
+  uint32_t moment(Fiber*) { return 0; }
+  void read_async(Fiber*, const void*, size_t, loc_t) {}
+  void write_async(Fiber*, void*, size_t, loc_t) {}
+  void unchanged_since(Fiber*, const void*, size_t, uint32_t, loc_t) {}
 };
 
 namespace shadow {

@@ -32,6 +32,7 @@ struct Cell {
   uint16_t writer : 10;  // thread of the block
   uint16_t write_is_atomic : 1;
   uint16_t write_bytes : 4;  // of the word, a bit each
+  uint16_t write_is_async : 1;
   uint16_t reader_warp_0 : 5;
   uint16_t reader_warp_1 : 5;
   uint16_t read_bytes : 4;

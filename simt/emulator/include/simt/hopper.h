@@ -1,0 +1,49 @@
+// What the emulator offers for the instructions that came with Hopper; `kernels/hopper.cuh` calls
+// these. As in runtime.h, `loc` is the place in the kernel that faults name.
+#pragma once
+
+#include "simt/runtime.h"
+
+namespace simt {
+
+// ---- Bulk copies (TMA), by one thread
+
+// fence.proxy.async for shared memory: what this thread wrote may be read by bulk copies and wgmma.
+void fence_proxy_async();
+// fence.mbarrier_init: bulk copies may count on the mbarriers that this thread has initialised.
+void fence_mbarrier_init();
+
+// cp.async.bulk, global to shared: `bytes` that complete on an mbarrier.
+void bulk_load(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier, loc_t loc);
+// cp.async.bulk.tensor, global to shared: the box at `coordinates` (innermost first), as many as
+// `rank`. What lies outside of the tensor becomes zero, and counts on the mbarrier too.
+void tensor_load(uint32_t to, const void* map, int rank, const int* coordinates, uint32_t barrier,
+                 loc_t loc);
+// cp.async.bulk, shared to global.
+void bulk_store(void* to, uint32_t from, uint32_t bytes, loc_t loc);
+// cp.async.bulk.tensor, shared to global. What lies outside of the tensor is left out.
+void tensor_store(const void* map, int rank, const int* coordinates, uint32_t from, loc_t loc);
+// cp.async.bulk.commit_group, of stores
+void bulk_commit();
+// cp.async.bulk.wait_group: returns when at most `pending` of this thread's latest groups are in
+// flight.
+void bulk_wait(int pending, loc_t loc);
+
+// ---- Products of a warpgroup
+
+// wgmma.fence
+void wgmma_fence(loc_t loc);
+// wgmma.mma_async.m64nNk16.f32.bf16.bf16: d = a b, added to d where `accumulate`. d has n / 2
+// registers; a has 4, or is null and lies in shared memory as b does. `a_mn` and `b_mn` say that
+// rows of an operand run along m or n instead of k.
+void wgmma(int n, float* d, const uint32_t* a, uint64_t a_descriptor, uint64_t b_descriptor,
+           bool accumulate, bool a_mn, bool b_mn, loc_t loc);
+// wgmma.commit_group
+void wgmma_commit(loc_t loc);
+// wgmma.wait_group
+void wgmma_wait(int pending, loc_t loc);
+
+// setmaxnreg: checked, and without effect.
+void set_max_registers(int registers, loc_t loc);
+
+}  // namespace simt
