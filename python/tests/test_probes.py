@@ -59,7 +59,7 @@ def run(objects: dict[str, Path], name: str) -> subprocess.CompletedProcess:
     ("name", "units", "count"),
     [
         ("grid_barriers", {"us"}, 4),
-        ("cluster_barriers", {"us"}, 6),
+        ("cluster_barriers", {"us"}, 12),
         ("memory_reads", {"GB/s"}, 4),
         ("cluster_reads", {"GB/s"}, 18),
         ("graph_nodes", {"us"}, 4),

@@ -49,6 +49,8 @@ inline thread_local unsigned cluster_rank;
 inline thread_local char anchor;
 
 inline void __syncthreads() {}
+inline void __cluster_barrier_arrive_relaxed() {}
+inline void __cluster_barrier_wait() { cluster_group->meeting.arrive_and_wait(); }
 inline void __nanosleep(unsigned) { sched_yield(); }
 inline void cudaTriggerProgrammaticLaunchCompletion() {}
 inline void cudaGridDependencySynchronize() {}
