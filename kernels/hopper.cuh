@@ -132,6 +132,103 @@ PTX_FN void bulk_wait_read(LOC0) {
       asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(N) : "memory"));
 }
 
+// ---- Clusters
+//
+// Blocks of a cluster run at the same time and reach each other's shared memory. Before the first
+// such access all must have passed a barrier of the cluster, for a block may not have begun; and
+// before a block ends, a barrier must follow the last access to its memory. In the emulator a
+// cluster has dynamic shared memory alone.
+
+PTX_FN uint32_t cluster_rank() {
+#ifdef SIMT_EMU
+  return simt::cluster_rank();
+#else
+  uint32_t rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+#endif
+}
+
+PTX_FN uint32_t cluster_blocks() {
+#ifdef SIMT_EMU
+  return simt::cluster_blocks();
+#else
+  uint32_t blocks;
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(blocks));
+  return blocks;
+#endif
+}
+
+// Every thread of the cluster arrives, and what it did before is seen by those who wait.
+PTX_FN void cluster_arrive(LOC0) {
+  EMU(simt::cluster_arrive(loc), asm volatile("barrier.cluster.arrive.release;" ::: "memory"));
+}
+
+PTX_FN void cluster_wait(LOC0) {
+  EMU(simt::cluster_wait(loc), asm volatile("barrier.cluster.wait.acquire;" ::: "memory"));
+}
+
+// The address of the same place in the shared memory of block `rank`; for the helpers that say
+// that they take one.
+PTX_FN uint32_t cluster_address(uint32_t address, uint32_t rank LOCP) {
+#ifdef SIMT_EMU
+  return simt::map_shared(address, rank, loc);
+#else
+  uint32_t mapped;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(mapped) : "r"(address), "r"(rank));
+  return mapped;
+#endif
+}
+
+// The same for a pointer, to be read and written as any other.
+template <class T>
+PTX_FN T* cluster_pointer(T* pointer, uint32_t rank LOCP) {
+#ifdef SIMT_EMU
+  return (T*)simt::map_pointer(pointer, rank, loc);
+#else
+  uint64_t mapped;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(mapped) : "l"(pointer), "r"(rank));
+  return (T*)mapped;
+#endif
+}
+
+// Arrives at an mbarrier of any block, by its cluster address.
+PTX_FN void mbar_arrive_cluster(uint32_t barrier LOCP) {
+  EMU(simt::mbar_arrive(barrier, 0, loc),
+      asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];"
+                   ::"r"(barrier) : "memory"));
+}
+
+// mbar_wait for the block's own mbarrier at which other blocks arrive.
+PTX_FN void mbar_wait_cluster(uint32_t barrier, uint32_t parity LOCP) {
+#ifdef SIMT_EMU
+  simt::mbar_wait(barrier, parity, loc);
+#else
+  uint32_t over;
+  do {
+    asm volatile("{\n"
+                 ".reg .pred over;\n"
+                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 over, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, over;\n"
+                 "}" : "=r"(over) : "r"(barrier), "r"(parity) : "memory");
+  } while (!over);
+#endif
+}
+
+// bulk_load_2d to the same place of every block whose bit is set in `ranks`; each counts the bytes
+// on its own mbarrier, which lies at the same place too.
+PTX_FN void bulk_load_2d_multicast(uint32_t to, const TensorMap* map, int x, int y,
+                                   uint32_t barrier, uint16_t ranks LOCP) {
+#ifdef SIMT_EMU
+  int at[2] = {x, y};
+  simt::tensor_load_multicast(to, map, 2, at, barrier, ranks, loc);
+#else
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+               ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;"
+               ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier), "h"(ranks) : "memory");
+#endif
+}
+
 // ---- Registers
 
 // Takes registers for the warpgroup, or gives some back. Group-wide; N is a multiple of 8, 24 to

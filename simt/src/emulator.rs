@@ -146,6 +146,27 @@ impl Emulator {
         shared_bytes: u32,
         arguments: &[&[u8]],
     ) -> Result<Stats, Fault> {
+        // SAFETY: the caller's, which are the same.
+        unsafe { self.launch_clusters(name, grid, block, 1, shared_bytes, arguments) }
+    }
+
+    /// [`Emulator::launch`] in clusters of `cluster` blocks along x, at most 16 blocks and 1024 threads of whole warps.
+    /// Their shared memory is the dynamic one alone.
+    ///
+    /// # Errors
+    /// A [`Fault`].
+    ///
+    /// # Safety
+    /// As [`Emulator::launch`].
+    pub unsafe fn launch_clusters(
+        &self,
+        name: &str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        cluster: u32,
+        shared_bytes: u32,
+        arguments: &[&[u8]],
+    ) -> Result<Stats, Fault> {
         let refuse = |message| refused(name, message);
         let Some(kernel) = self.libraries.kernels.get(name) else {
             return Err(refuse("there is no kernel of this name".to_owned()));
@@ -157,6 +178,7 @@ impl Emulator {
             grid,
             block,
             dynamic_shared_bytes: shared_bytes,
+            cluster,
             schedule,
             copies,
             schedule_seed,

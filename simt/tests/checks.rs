@@ -17,12 +17,19 @@ struct Mistake {
     blocks: u32,
     threads: u32,
     shared_bytes: u32,
+    /// Blocks of a cluster.
+    cluster: u32,
     /// Whether the plain build reports it too.
     on_plain: bool,
 }
 
 const fn mistake(kernel: &'static str, kinds: &'static [FaultKind]) -> Mistake {
-    Mistake { kernel, kinds, blocks: 1, threads: 64, shared_bytes: 0, on_plain: false }
+    Mistake { kernel, kinds, blocks: 1, threads: 64, shared_bytes: 0, cluster: 1, on_plain: false }
+}
+
+/// One cluster of two blocks.
+const fn clustered(kernel: &'static str, kinds: &'static [FaultKind]) -> Mistake {
+    Mistake { blocks: 2, cluster: 2, shared_bytes: 512, ..mistake(kernel, kinds) }
 }
 
 impl Mistake {
@@ -154,6 +161,18 @@ const HOPPER: &[Mistake] = &[
     hopper("registers_not_a_multiple", &[Collective]).on_plain(),
 ];
 
+const CLUSTERS: &[Mistake] = &[
+    clustered("cluster_read_before_barrier", &[Race, Uninitialised]),
+    clustered("cluster_no_barrier_before_end", &[Race, UseAfterFree]),
+    clustered("cluster_write_before_barrier", &[Race]),
+    clustered("cluster_block_barrier_only", &[Race, Uninitialised]),
+    clustered("cluster_arrival_twice", &[Barrier]).on_plain(),
+    clustered("cluster_wait_alone", &[Barrier]).on_plain(),
+    clustered("cluster_barriers_crossed", &[Deadlock]).on_plain(),
+    clustered("cluster_no_such_block", &[OutOfBounds]).on_plain(),
+    clustered("cluster_arrival_before_write", &[Race]),
+];
+
 /// Every schedule with every way of copies; the seeds are drawn afresh, and a failure shows them.
 fn emulators(build: Build) -> Vec<Emulator> {
     let seed = RandomState::new().hash_one(0);
@@ -182,7 +201,8 @@ fn run(emulator: &Emulator, mistake: &Mistake) -> Result<(), Fault> {
     // SAFETY: what leaves `x` is run on the check build only, which stops it before.
     let result = unsafe {
         let (grid, block) = ([mistake.blocks, 1, 1], [mistake.threads, 1, 1]);
-        emulator.launch(mistake.kernel, grid, block, mistake.shared_bytes, &[&x.to_ne_bytes()])
+        let Mistake { kernel, cluster, shared_bytes, .. } = *mistake;
+        emulator.launch_clusters(kernel, grid, block, cluster, shared_bytes, &[&x.to_ne_bytes()])
     };
     emulator.free(x).unwrap();
     result.map(drop)
@@ -238,6 +258,11 @@ fn threads_that_fail_to_meet_are_reported() {
 #[test]
 fn mistakes_around_bulk_copies_and_wgmma_are_reported() {
     all_are_reported(HOPPER);
+}
+
+#[test]
+fn mistakes_between_blocks_of_a_cluster_are_reported() {
+    all_are_reported(CLUSTERS);
 }
 
 /// With one order of threads only: it takes a while until a loop counts as endless.
@@ -361,7 +386,7 @@ fn correct_patterns_pass_silently() {
 /// No planted mistake or pattern is left out of the tables above.
 #[test]
 fn every_kernel_is_tested() {
-    let tested: Vec<&str> = [RACES, COPIES, ACCESSES, MEETINGS, HOPPER]
+    let tested: Vec<&str> = [RACES, COPIES, ACCESSES, MEETINGS, HOPPER, CLUSTERS]
         .iter()
         .flat_map(|mistakes| mistakes.iter().map(|mistake| mistake.kernel))
         .chain(PATTERNS.iter().map(|pattern| pattern.kernel))

@@ -32,8 +32,21 @@ fn download(emulator: &Emulator, address: u64, count: usize) -> Vec<u8> {
 }
 
 fn run(emulator: &Emulator, kernel: &str, threads: u32, shared: u32, arguments: &[&[u8]]) {
+    run_clusters(emulator, kernel, (1, 1), threads, shared, arguments);
+}
+
+/// On so many clusters of so many blocks.
+fn run_clusters(
+    emulator: &Emulator,
+    kernel: &str,
+    (clusters, blocks): (u32, u32),
+    threads: u32,
+    shared: u32,
+    arguments: &[&[u8]],
+) {
+    let grid = [clusters * blocks, 1, 1];
     // SAFETY: each test gives its kernel the arrays that the kernel's comment asks for.
-    let run = unsafe { emulator.launch(kernel, [1; 3], [threads, 1, 1], shared, arguments) };
+    let run = unsafe { emulator.launch_clusters(kernel, grid, [threads, 1, 1], blocks, shared, arguments) };
     run.unwrap_or_else(|fault| panic!("{emulator:?}: {fault}"));
 }
 
@@ -278,5 +291,80 @@ fn registers_change_hands_without_effect() {
         run(&emulator, "hopper_registers", 256, 0, &[&count.to_ne_bytes()]);
         assert_eq!(download(&emulator, count, 4), 256u32.to_ne_bytes());
         emulator.free(count).unwrap();
+    }
+}
+
+/// Whole numbers as floats [count], and their bytes.
+fn floats(count: usize) -> (Vec<f32>, Vec<u8>) {
+    let values: Vec<f32> = numbers(count).map(|number| (number % 1000) as f32).collect();
+    let bytes = values.iter().flat_map(|x| x.to_ne_bytes()).collect();
+    (values, bytes)
+}
+
+#[test]
+fn blocks_of_a_cluster_read_each_other() {
+    for emulator in emulators() {
+        for blocks in [1u32, 2, 3, 8, 16] {
+            let count = 2 * blocks as usize * 64;
+            let (values, bytes) = floats(count);
+            let (from, to) = (upload(&emulator, &bytes), emulator.allocate(count * 4).unwrap());
+            let arguments: [&[u8]; 2] = [&from.to_ne_bytes(), &to.to_ne_bytes()];
+            run_clusters(&emulator, "hopper_cluster_next", (2, blocks), 64, 256, &arguments);
+            let size = blocks as usize;
+            let next = |i: usize| {
+                let (cluster, rank, t) = (i / 64 / size, i / 64 % size, i % 64);
+                (rank + 100 * size) as f32 + values[(cluster * size + (rank + 1) % size) * 64 + 63 - t]
+            };
+            assert_eq!(
+                sums(&emulator, to, count),
+                (0..count).map(next).collect::<Vec<f32>>(),
+                "{emulator:?}"
+            );
+            free(&emulator, &[from, to]);
+        }
+    }
+}
+
+#[test]
+fn blocks_of_a_cluster_arrive_at_the_first() {
+    for emulator in emulators() {
+        for blocks in [1u32, 2, 5, 16] {
+            let (clusters, size) = (3, blocks as usize);
+            let (values, bytes) = floats(clusters * size * 64);
+            let (from, to) = (upload(&emulator, &bytes), emulator.allocate(clusters * 256).unwrap());
+            let arguments: [&[u8]; 2] = [&from.to_ne_bytes(), &to.to_ne_bytes()];
+            run_clusters(&emulator, "hopper_cluster_sum", (3, blocks), 64, blocks * 256 + 8, &arguments);
+            let sum =
+                |i: usize| (0..size).map(|rank| values[(i / 64 * size + rank) * 64 + i % 64]).sum::<f32>();
+            let wanted: Vec<f32> = (0..clusters * 64).map(sum).collect();
+            assert_eq!(sums(&emulator, to, clusters * 64), wanted, "{emulator:?}");
+            free(&emulator, &[from, to]);
+        }
+    }
+}
+
+#[test]
+fn a_box_goes_to_all_blocks_of_a_cluster() {
+    for emulator in emulators() {
+        for blocks in [1u32, 2, 4] {
+            let bytes: Vec<u8> = numbers(blocks as usize * 1024).map(|number| number as u8).collect();
+            let from = upload(&emulator, &bytes);
+            let to = emulator.allocate(bytes.len() * blocks as usize).unwrap();
+            let map =
+                TensorMap::tiled(from, 2, &[64, blocks * 8], &[128], &[64, 8], Swizzle::Bytes128).unwrap();
+            let arguments: [&[u8]; 2] = [&map.bytes(), &to.to_ne_bytes()];
+            run_clusters(&emulator, "hopper_multicast", (1, blocks), 64, blocks * 1024 + 8, &arguments);
+            let mut swizzled = vec![0; bytes.len()];
+            for at in (0..bytes.len()).step_by(16) {
+                let place = place(at, Swizzle::Bytes128);
+                swizzled[place..place + 16].copy_from_slice(&bytes[at..at + 16]);
+            }
+            let found = download(&emulator, to, bytes.len() * blocks as usize);
+            assert!(
+                found.chunks(bytes.len()).all(|block| block == swizzled),
+                "{blocks} blocks, {emulator:?}"
+            );
+            free(&emulator, &[from, to]);
+        }
     }
 }

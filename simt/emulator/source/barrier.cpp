@@ -6,10 +6,22 @@
 namespace simt {
 namespace {
 
-void release(Worker& worker, Barrier& barrier) {
+// All warps of a block of a cluster have met. A block by itself settles everything instead.
+void order_block_of_cluster(Worker& worker, unsigned rank) {
+  ReleaseClock clock{};
+  unsigned first = rank * worker.block_warps, end = first + worker.block_warps;
+  for (unsigned w = first; w < end; w++) worker.checker.release(worker.warps[w].clock, w, clock);
+  for (unsigned w = first; w < end; w++) worker.checker.acquire(worker.warps[w].clock, clock);
+}
+
+void release(Worker& worker, Barrier& barrier, unsigned rank) {
   if (barrier.expected == 0) {
     worker.block_waits -= barrier.arrived;
-    worker.checker.order_block(worker);
+    if (worker.blocks == 1) {
+      worker.checker.order_block(worker);
+    } else {
+      order_block_of_cluster(worker, rank);
+    }
   } else {
     for (unsigned w = 0; w < worker.warp_count; w++) {
       if (barrier.syncing_warps >> w & 1)
@@ -53,12 +65,12 @@ void wait_for_block(Barrier& barrier, loc_t loc) {
   }
   barrier.arrived++;
   worker.block_waits++;
-  if (barrier.arrived < worker.live) {
+  if (barrier.arrived < worker.live_in_block[fiber->rank]) {
     barrier.waiting[fiber->warp] |= 1u << fiber->lane;
     suspend(Status::kAtBarrier);
     return;
   }
-  release(worker, barrier);
+  release(worker, barrier, fiber->rank);
   if (worker.schedule == Schedule::kRandom)
     yield(loc);  // the last to come shall not always go first
 }
@@ -76,7 +88,7 @@ void arrive_warp(void* const* payloads, unsigned lanes) {
   Fiber* fiber = current_fiber();
   Worker& worker = *fiber->worker;
   const Arrival& arrival = *static_cast<Arrival*>(payloads[fiber->lane]);
-  Barrier& barrier = worker.barriers[arrival.id];
+  Barrier& barrier = worker.barriers[fiber->rank][arrival.id];
   if (barrier.arrived && barrier.expected != arrival.threads) {
     fail(FaultKind::kBarrier, arrival.loc,
          format("barrier %u is used with %u threads here, with %u elsewhere", arrival.id,
@@ -93,7 +105,7 @@ void arrive_warp(void* const* payloads, unsigned lanes) {
     fail(FaultKind::kBarrier, arrival.loc,
          format("more arrivals at barrier %u than its %u threads", arrival.id, arrival.threads));
   }
-  if (barrier.arrived == barrier.expected) release(worker, barrier);
+  if (barrier.arrived == barrier.expected) release(worker, barrier, fiber->rank);
 }
 
 void meet_at_named(unsigned id, unsigned threads, bool wait, loc_t loc) {
@@ -101,7 +113,7 @@ void meet_at_named(unsigned id, unsigned threads, bool wait, loc_t loc) {
     fail(FaultKind::kBarrier, loc, format("%u threads at a barrier are not whole warps", threads));
   }
   Fiber* fiber = current_fiber();
-  Barrier& barrier = fiber->worker->barriers[id];
+  Barrier& barrier = fiber->worker->barriers[fiber->rank][id];
   Arrival arrival{id, threads, wait, loc, 0};
   collective(Collective::kBarrier, ~0u, &arrival, arrive_warp, loc);
   while (wait && barrier.generation == arrival.generation) {
@@ -120,12 +132,14 @@ void barrier(int id, int threads, bool wait, loc_t loc) {
   if (threads) {
     meet_at_named(unsigned(id), unsigned(threads), wait, loc);
   } else {
-    wait_for_block(current()->worker->barriers[id], loc);
+    Fiber* fiber = current_fiber();
+    wait_for_block(fiber->worker->barriers[fiber->rank][id], loc);
   }
 }
 
 int barrier_vote(Vote vote, bool predicate, loc_t loc) {
-  Barrier& barrier = current()->worker->barriers[0];
+  Fiber* fiber = current_fiber();
+  Barrier& barrier = fiber->worker->barriers[fiber->rank][0];
   barrier.count += predicate;
   wait_for_block(barrier, loc);
   switch (vote) {
@@ -145,10 +159,11 @@ void fence() {
   fiber->worker->checker.fence(fiber->worker->warps[fiber->warp].clock, fiber->warp);
 }
 
-void release_after_exit(Worker& worker) {
-  for (Barrier& barrier : worker.barriers) {
-    if (barrier.arrived && barrier.expected == 0 && barrier.arrived == worker.live) {
-      release(worker, barrier);
+void release_after_exit(Worker& worker, unsigned rank) {
+  for (Barrier& barrier : worker.barriers[rank]) {
+    if (barrier.arrived && barrier.expected == 0 &&
+        barrier.arrived == worker.live_in_block[rank]) {
+      release(worker, barrier, rank);
     }
   }
 }

@@ -59,7 +59,7 @@ BoxRow box_row(const BulkCopy& copy, uint32_t index) {
 
 // The place of the 16 bytes at `offset` of the box, row after row.
 char* chunk(const BulkCopy& copy, uint32_t offset) {
-  uint32_t address = copy.address + offset;
+  uint32_t address = copy.address + offset;  // of which the bits of a rank are not crossed in
   return copy.shared + (swizzled(address, copy.map.swizzle_bytes) - copy.address);
 }
 
@@ -208,6 +208,19 @@ void bulk_load(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier, 
 void tensor_load(uint32_t to, const void* map, int rank, const int* coordinates, uint32_t barrier,
                  loc_t loc) {
   issue_load(tensor_copy(to, map, rank, coordinates, loc), barrier);
+}
+
+void tensor_load_multicast(uint32_t to, const void* map, int rank, const int* coordinates,
+                           uint32_t barrier, uint32_t ranks, loc_t loc) {
+  if (!ranks || ranks >> cluster_blocks()) {
+    fail(FaultKind::kOutOfBounds, loc,
+         format("a multicast to blocks 0x%x of a cluster of %u", ranks, cluster_blocks()));
+  }
+  for (; ranks; ranks &= ranks - 1) {
+    unsigned block = unsigned(__builtin_ctz(ranks));
+    BulkCopy copy = tensor_copy(map_shared(to, block, loc), map, rank, coordinates, loc);
+    issue_load(copy, map_shared(barrier, block, loc));
+  }
 }
 
 void bulk_store(void* to, uint32_t from, uint32_t bytes, loc_t loc) {

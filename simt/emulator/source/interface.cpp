@@ -32,6 +32,7 @@ struct RawParameter {
 struct RawLaunch {
   uint32_t grid[3], block[3];
   uint32_t dynamic_shared_bytes;
+  uint32_t cluster;  // blocks, along x; 1 without clusters
   uint32_t schedule, copies;
   uint64_t schedule_seed, copies_seed;
 };
@@ -98,9 +99,9 @@ class WorkerPool {
  private:
   static std::unique_ptr<Worker> make() {
     auto worker = std::make_unique<Worker>();
-    constexpr size_t kBytes = 256 << 10;
-    void* shared =
-        mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    constexpr size_t kBytes = size_t{kMaxClusterBlocks} * kDynamicStride;
+    void* shared = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (shared == MAP_FAILED) throw std::bad_alloc();
     worker->shared.dynamic_begin = static_cast<char*>(shared);
     return worker;
@@ -125,6 +126,13 @@ const char* refusal(const RawLaunch& launch) {
   if (launch.dynamic_shared_bytes > kMaxDynamicShared) {
     return "more than 232448 bytes of dynamic shared memory";
   }
+  if (launch.cluster == 0 || launch.cluster > kMaxClusterBlocks) {
+    return "a cluster of no or more than 16 blocks";
+  }
+  if (grid[0] % launch.cluster) return "a grid that is not whole clusters";
+  if (launch.cluster > 1 && (threads % kWarpLanes || threads * launch.cluster > kMaxThreads)) {
+    return "a cluster of more than 1024 threads, or of partial warps: not emulated";
+  }
   return nullptr;
 }
 
@@ -133,6 +141,7 @@ void set_up(Worker& worker, const LoadedLibrary& library, const RawLaunch& launc
   worker.copies = Copies(launch.copies);
   worker.schedule_random.seed(launch.schedule_seed);
   worker.copy_random.seed(launch.copies_seed);
+  worker.blocks = launch.cluster;
   worker.stats = {};
   worker.fault.reset();
   SharedMemory& shared = worker.shared;
@@ -140,18 +149,19 @@ void set_up(Worker& worker, const LoadedLibrary& library, const RawLaunch& launc
   shared.static_bytes = uint32_t(library.static_shared_bytes);
   shared.dynamic_bytes = launch.dynamic_shared_bytes;
   shared.dynamic_base = (SharedMemory::kStaticBase + shared.static_bytes + 1023) / 1024 * 1024;
-  worker.fibers.grow(launch.block[0] * launch.block[1] * launch.block[2]);
+  worker.fibers.grow(launch.block[0] * launch.block[1] * launch.block[2] * launch.cluster);
 }
 
 void run_grid(Worker& worker, const RawLaunch& launch) {
   dim3 grid{launch.grid[0], launch.grid[1], launch.grid[2]};
   dim3 block{launch.block[0], launch.block[1], launch.block[2]};
-  uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
-  for (uint64_t i = 0; i < blocks && !worker.fault; i++) {
-    uint64_t index = worker.schedule == Schedule::kReverse ? blocks - 1 - i : i;
-    uint3 position{unsigned(index % grid.x), unsigned(index / grid.x % grid.y),
-                   unsigned(index / grid.x / grid.y)};
-    run_block(worker, position, block, grid);
+  uint64_t clusters = uint64_t{grid.x} * grid.y * grid.z / launch.cluster;
+  for (uint64_t i = 0; i < clusters && !worker.fault; i++) {
+    uint64_t index = worker.schedule == Schedule::kReverse ? clusters - 1 - i : i;
+    index *= launch.cluster;
+    uint3 first{unsigned(index % grid.x), unsigned(index / grid.x % grid.y),
+                unsigned(index / grid.x / grid.y)};
+    run_blocks(worker, first, block, grid);
   }
 }
 

@@ -169,6 +169,9 @@ void run_next(Fiber* fiber) {
   check_products_waited(fiber);
   worker.idle_yields = 0;
   worker.live--;
+  if (--worker.live_in_block[fiber->rank] == 0 && worker.blocks > 1) {
+    leave_cluster(worker, fiber->rank);
+  }
   worker.warps[fiber->warp].live &= ~(1u << fiber->lane);
   make_unready(fiber, Status::kDone);
   if (!worker.live) {
@@ -176,7 +179,8 @@ void run_next(Fiber* fiber) {
     check_warpgroups_agree(worker);
     leave_for_host(fiber);
   }
-  if (worker.block_waits) release_after_exit(worker);
+  if (worker.block_waits) release_after_exit(worker, fiber->rank);
+  release_cluster_after_exit(worker);
   run_next(fiber);
   __builtin_unreachable();
 }
@@ -187,11 +191,14 @@ void fiber_main() {
   exit_thread(fiber);
 }
 
-void prepare_fiber(Worker& worker, unsigned index, uint3 block, dim3 block_size, dim3 grid_size) {
+// `first` is the block, or the first of the cluster.
+void prepare_fiber(Worker& worker, unsigned index, uint3 first, dim3 block_size, dim3 grid_size) {
   Fiber* fiber = worker.fibers[index];
-  fiber->thread_index = {index % block_size.x, index / block_size.x % block_size.y,
-                         index / (block_size.x * block_size.y)};
-  fiber->block_index = block;
+  unsigned thread = index % worker.block_threads;
+  fiber->thread_index = {thread % block_size.x, thread / block_size.x % block_size.y,
+                         thread / (block_size.x * block_size.y)};
+  fiber->rank = index / worker.block_threads;
+  fiber->block_index = {first.x + fiber->rank, first.y, first.z};
   fiber->block_size = block_size;
   fiber->grid_size = grid_size;
   fiber->linear = index;
@@ -200,13 +207,15 @@ void prepare_fiber(Worker& worker, unsigned index, uint3 block, dim3 block_size,
   fiber->worker = &worker;
   fiber->fenced = fiber->wgmma_fenced = false;
   fiber->copy_group = fiber->bulk_group = fiber->proxy_fenced = 0;
+  fiber->cluster_waits = 0;
+  fiber->cluster_arrived = false;
   fiber->copies.clear();
   fiber->place = loc_t();
   fiber->status = Status::kRunning;
   prepare(fiber, fiber_main);
 }
 
-void reset_block(Worker& worker) {
+void reset_blocks(Worker& worker) {
   worker.warp_count = (worker.threads + kWarpLanes - 1) / kWarpLanes;
   worker.live = worker.threads;
   worker.ready_warps = uint32_t((uint64_t{1} << worker.warp_count) - 1);
@@ -220,22 +229,28 @@ void reset_block(Worker& worker) {
     worker.warps[w] = Warp{};
     worker.warps[w].live = worker.warps[w].ready = uint32_t((uint64_t{1} << lanes) - 1);
   }
-  for (Barrier& barrier : worker.barriers) barrier = Barrier{};
-  // All ones is NaN in every float format: what was never written shows, in the plain build too.
-  memset(worker.shared.dynamic_begin, 0xff, worker.shared.dynamic_bytes);
+  worker.cluster_barrier = {};
+  for (unsigned rank = 0; rank < worker.blocks; rank++) {
+    worker.live_in_block[rank] = worker.block_threads;
+    for (Barrier& barrier : worker.barriers[rank]) barrier = Barrier{};
+    // All ones is NaN in every float format: what was never written shows, in the plain build too.
+    memset(worker.dynamic_shared(rank), 0xff, worker.shared.dynamic_bytes);
+  }
   memset(worker.shared.static_begin, 0xff, worker.shared.static_bytes);
 }
 
 }  // namespace
 
-void run_block(Worker& worker, uint3 block, dim3 block_size, dim3 grid_size) {
-  worker.threads = block_size.x * block_size.y * block_size.z;
-  reset_block(worker);
+void run_blocks(Worker& worker, uint3 first, dim3 block_size, dim3 grid_size) {
+  worker.block_threads = block_size.x * block_size.y * block_size.z;
+  worker.block_warps = (worker.block_threads + kWarpLanes - 1) / kWarpLanes;
+  worker.threads = worker.block_threads * worker.blocks;
+  reset_blocks(worker);
   for (unsigned i = 0; i < worker.threads; i++) {
-    prepare_fiber(worker, i, block, block_size, grid_size);
+    prepare_fiber(worker, i, first, block_size, grid_size);
   }
   worker.checker.begin_block(worker);
-  worker.stats.blocks++;
+  worker.stats.blocks += worker.blocks;
   simt_switch(&worker.host_stack_pointer, first_of_block(worker)->stack_pointer);
 }
 

@@ -1,31 +1,69 @@
-// The two parts of a block's shared memory behind one window of 32-bit addresses.
+// The two parts of a block's shared memory behind one window of 32-bit addresses, and those of the
+// other blocks of its cluster.
 #include "worker.h"
 
 namespace simt {
+namespace {
 
-void* dyn_smem() { return current()->worker->shared.dynamic_begin; }
+constexpr uint32_t kOffsetMask = (1u << SharedMemory::kRankShift) - 1;
+
+// The block that an address belongs to, if the thread may use its shared memory.
+unsigned rank_of(const Fiber* fiber, uint32_t address, loc_t loc) {
+  uint32_t field = address >> SharedMemory::kRankShift;
+  if (!field || field - 1 == fiber->rank) return fiber->rank;
+  const Worker& worker = *fiber->worker;
+  if (field > worker.blocks) {
+    fail(FaultKind::kOutOfBounds, loc,
+         format("shared memory of block %u in a cluster of %u", field - 1, worker.blocks));
+  }
+  if (!worker.live_in_block[field - 1]) {
+    fail(FaultKind::kUseAfterFree, loc,
+         format("shared memory of block %u of the cluster, which has ended", field - 1));
+  }
+  return field - 1;
+}
+
+}  // namespace
+
+void* dyn_smem() {
+  const Fiber* fiber = current_fiber();
+  return fiber->worker->dynamic_shared(fiber->rank);
+}
 
 uint32_t to_smem(const void* pointer, loc_t loc) {
-  const SharedMemory& shared = current()->worker->shared;
+  const Fiber* fiber = current_fiber();
+  const Worker& worker = *fiber->worker;
+  const SharedMemory& shared = worker.shared;
   auto* byte = static_cast<const char*>(pointer);
   // One past the end is an address too.
-  size_t dynamic_offset = size_t(byte - shared.dynamic_begin);
-  if (dynamic_offset <= shared.dynamic_bytes) return shared.dynamic_base + uint32_t(dynamic_offset);
+  for (unsigned rank = 0; rank < worker.blocks; rank++) {
+    size_t offset = size_t(byte - worker.dynamic_shared(rank));
+    if (offset > shared.dynamic_bytes) continue;
+    uint32_t field = rank == fiber->rank ? 0 : (rank + 1) << SharedMemory::kRankShift;
+    return field | (shared.dynamic_base + uint32_t(offset));
+  }
   size_t static_offset = size_t(byte - shared.static_begin);
-  if (static_offset <= shared.static_bytes)
+  if (static_offset <= shared.static_bytes && worker.blocks == 1)
     return SharedMemory::kStaticBase + uint32_t(static_offset);
-  fail(FaultKind::kOutOfBounds, loc, format("%p does not point to shared memory", pointer));
+  fail(FaultKind::kOutOfBounds, loc,
+       worker.blocks == 1 ? format("%p does not point to shared memory", pointer)
+                          : format("%p does not point to the cluster's dynamic shared memory, the "
+                                   "only one that the emulator gives it",
+                                   pointer));
 }
 
 void* from_smem(uint32_t address, uint32_t bytes, uint32_t alignment, loc_t loc) {
-  const SharedMemory& shared = current()->worker->shared;
+  const Fiber* fiber = current_fiber();
+  const SharedMemory& shared = fiber->worker->shared;
   if (address & (alignment - 1)) {
     fail(FaultKind::kMisaligned, loc,
          format("shared address %u is not aligned to %u bytes", address, alignment));
   }
+  unsigned rank = rank_of(fiber, address, loc);
+  address &= kOffsetMask;
   uint32_t dynamic_offset = address - shared.dynamic_base;
   if (address >= shared.dynamic_base && uint64_t(dynamic_offset) + bytes <= shared.dynamic_bytes) {
-    return shared.dynamic_begin + dynamic_offset;
+    return fiber->worker->dynamic_shared(rank) + dynamic_offset;
   }
   uint32_t static_offset = address - SharedMemory::kStaticBase;
   if (address >= SharedMemory::kStaticBase &&

@@ -88,7 +88,9 @@ void load_operand(uint64_t bits, bool mn_major, int first, int count, loc_t loc,
   });
 }
 
-int first_row(const Fiber* fiber) { return int(fiber->warp % kGroupWarps) * kRows; }
+unsigned warp_in_block(const Fiber* fiber) { return fiber->warp % fiber->worker->block_warps; }
+
+int first_row(const Fiber* fiber) { return int(warp_in_block(fiber) % kGroupWarps) * kRows; }
 
 // Calls visit(pointer) for every eight elements that a warp's part of a product reads.
 template <class Visit>
@@ -283,7 +285,7 @@ void wgmma_fence(loc_t loc) {
 void wgmma(int n, float* d, const uint32_t* a, uint64_t a_descriptor, uint64_t b_descriptor,
            bool accumulate, bool a_mn, bool b_mn, loc_t loc) {
   Fiber* fiber = current_fiber();
-  if (fiber->worker->warp_count <= (fiber->warp | (kGroupWarps - 1))) {
+  if (fiber->worker->block_warps <= (warp_in_block(fiber) | (kGroupWarps - 1))) {
     fail(FaultKind::kCollective, loc, "wgmma in a warpgroup of less than four warps");
   }
   if (!fiber->wgmma_fenced) {
@@ -330,7 +332,7 @@ void check_products_waited(Fiber* fiber) {
 
 void check_warpgroups_agree(Worker& worker) {
   for (unsigned warp = 0; warp < worker.warp_count; warp++) {
-    unsigned first = warp / kGroupWarps * kGroupWarps;
+    unsigned first = warp - warp % worker.block_warps % kGroupWarps;
     if (worker.warps[warp].products.digest == worker.warps[first].products.digest) continue;
     fail(FaultKind::kCollective, current_fiber()->place,
          format("warps %u and %u of one warpgroup have not issued the same wgmma", first, warp));

@@ -23,6 +23,9 @@ inline constexpr unsigned kMaxWarps = kMaxThreads / kWarpLanes;
 inline constexpr unsigned kBarriers = 16;
 // What a block of sm_90 may have at most: 227 KiB.
 inline constexpr uint32_t kMaxDynamicShared = 232448;
+// What blocks of a cluster lie apart.
+inline constexpr uint32_t kDynamicStride = 256 << 10;
+inline constexpr unsigned kMaxClusterBlocks = 16;
 
 // The order in which ready threads run. The same numbers as in src/schedule.rs, as for `Copies`.
 enum class Schedule : uint32_t { kForward, kReverse, kRandom };
@@ -80,9 +83,21 @@ struct Mbarrier {
   std::vector<Landing> landing, landed;
 };
 
+// The barrier of all threads of a cluster.
+struct ClusterBarrier {
+  unsigned arrived;
+  uint32_t completed;          // uses
+  ReleaseClock clock;          // of the use in progress
+  ReleaseClock released;       // of the last completed one
+  uint32_t waiting[kMaxWarps];  // lanes that wait
+};
+
 // Where shared memory lies. The 32-bit window of shared addresses holds the static part, then the
-// dynamic.
+// dynamic. The blocks of a cluster have their dynamic parts kDynamicStride apart; in an address the
+// bits from kRankShift on are 0 for the thread's own block, or a block's rank and 1. A cluster has
+// no static shared memory.
 struct SharedMemory {
+  static constexpr unsigned kRankShift = 24;
   static constexpr uint32_t kStaticBase = 1024;  // so that 0 is not a shared address
   char* static_begin;
   uint32_t static_bytes;
@@ -108,12 +123,16 @@ struct Worker {
   Stats stats;
   std::optional<Fault> fault;
 
-  // The block
+  // The block, or the blocks of a cluster, which run at the same time. Their warps are numbered
+  // on: what is said of threads and warps below is said of all of them.
+  unsigned blocks, block_threads, block_warps;
   unsigned threads, warp_count, live;
+  unsigned live_in_block[kMaxClusterBlocks];
   uint32_t ready_warps;
   uint64_t idle_yields;  // since something other than a yield happened
   Warp warps[kMaxWarps];
-  Barrier barriers[kBarriers];
+  Barrier barriers[kMaxClusterBlocks][kBarriers];
+  ClusterBarrier cluster_barrier;
   unsigned block_waits;  // threads that wait in a barrier of all threads
   SharedMemory shared;
   std::vector<Mbarrier> mbarriers;
@@ -122,12 +141,16 @@ struct Worker {
   Checker checker;
 
   Fiber* fiber(unsigned warp, unsigned lane) const { return fibers[warp * kWarpLanes + lane]; }
+  char* dynamic_shared(unsigned rank) const {
+    return shared.dynamic_begin + size_t{rank} * kDynamicStride;
+  }
 };
 
 // ---- scheduler.cpp
 
-// Sets up the fibers of a block and runs them to their end, or to a fault.
-void run_block(Worker& worker, uint3 block, dim3 block_size, dim3 grid_size);
+// Sets up the fibers of a block, or of all blocks of the cluster that it is the first of, and runs
+// them to their end, or to a fault.
+void run_blocks(Worker& worker, uint3 first, dim3 block_size, dim3 grid_size);
 // Makes a waiting fiber ready.
 void wake(Fiber* fiber);
 // Waits with this status until woken. The caller has noted what it waits for.
@@ -164,8 +187,15 @@ void check_warpgroups_agree(Worker& worker);
 
 // ---- barrier.cpp
 
-// A thread has exited: a barrier of all threads may be complete.
-void release_after_exit(Worker& worker);
+// A thread of this block has exited: a barrier of all threads may be complete.
+void release_after_exit(Worker& worker, unsigned rank);
+
+// ---- cluster.cpp
+
+// Likewise, for the cluster's barrier.
+void release_cluster_after_exit(Worker& worker);
+// All threads of a block have exited: its shared memory is gone.
+void leave_cluster(Worker& worker, unsigned rank);
 
 // ---- warp.cpp
 

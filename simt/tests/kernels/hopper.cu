@@ -220,6 +220,73 @@ PRODUCTS_OF_REGISTERS(hopper_wgmma_registers_64_bn, 64, true)
 PRODUCTS_OF_REGISTERS(hopper_wgmma_registers_128, 128, false)
 PRODUCTS_OF_REGISTERS(hopper_wgmma_registers_128_bn, 128, true)
 
+// ---- Clusters, blocks of 64 threads, all in dynamic shared memory.
+
+PTX_FN void cluster_sync() {
+  cluster_arrive();
+  cluster_wait();
+}
+
+// out [blocks][64] = rank + 100 blocks of the cluster + the values, backwards, of its next block in
+// `in` [blocks][64]. 256 bytes of shared memory.
+extern "C" __global__ void hopper_cluster_next(const float* in, float* out) {
+  DYN_SMEM(bytes);
+  float* row = reinterpret_cast<float*>(bytes);
+  const unsigned t = threadIdx.x, at = blockIdx.x * 64 + t;
+  const uint32_t rank = cluster_rank(), blocks = cluster_blocks();
+  row[t] = in[at];
+  cluster_sync();
+  const float next = cluster_pointer(row, (rank + 1) % blocks)[63 - t];
+  cluster_sync();
+  out[at] = float(rank + 100 * blocks) + next;
+}
+
+// Every block leaves a row in the first block of its cluster, which adds them up to out
+// [clusters][64]. 64 floats for each block of the cluster, and 8 bytes, of shared memory.
+extern "C" __global__ void hopper_cluster_sum(const float* in, float* out) {
+  DYN_SMEM(bytes);
+  float* rows = reinterpret_cast<float*>(bytes);
+  const unsigned t = threadIdx.x;
+  const uint32_t rank = cluster_rank(), blocks = cluster_blocks();
+  const uint32_t barrier = smem_u32(bytes) + blocks * 256;
+  if (t == 0) {
+    mbar_init(barrier, blocks * 64);
+    mbar_init_fence();
+  }
+  cluster_sync();
+  cluster_pointer(rows, 0)[rank * 64 + t] = in[blockIdx.x * 64 + t];
+  mbar_arrive_cluster(cluster_address(barrier, 0));
+  if (rank == 0) {
+    mbar_wait_cluster(barrier, 0);
+    float sum = 0;
+    for (unsigned i = 0; i < blocks; i++) sum += rows[i * 64 + t];
+    out[blockIdx.x / blocks * 64 + t] = sum;
+  }
+  cluster_sync();
+}
+
+// Each block of the only cluster loads eight rows of 128 bytes for all of them; `out` [blocks]
+// [8 blocks][128] bytes is what each then has. 1,024 bytes a block, and 8, of shared memory.
+extern "C" __global__ void hopper_multicast(const __grid_constant__ TensorMap map,
+                                            unsigned char* out) {
+  DYN_SMEM(bytes);
+  const uint32_t rank = cluster_rank(), blocks = cluster_blocks(), all = blocks * 1024;
+  const uint32_t barrier = smem_u32(bytes) + all;
+  if (threadIdx.x == 0) {
+    mbar_init(barrier, 1);
+    mbar_init_fence();
+    mbar_arrive_expect(barrier, all);
+  }
+  cluster_sync();
+  if (threadIdx.x == 0) {
+    bulk_load_2d_multicast(smem_u32(bytes) + rank * 1024, &map, 0, rank * 8, barrier,
+                           (1u << blocks) - 1);
+  }
+  mbar_wait_cluster(barrier, 0);
+  for (unsigned i = threadIdx.x; i < all; i += 64) out[rank * all + i] = bytes[i];
+  cluster_sync();
+}
+
 // Registers go from one warpgroup to the other; `out` counts the threads. Grid 1, block 256.
 extern "C" __global__ void __launch_bounds__(256, 1) hopper_registers(unsigned* out) {
   if (threadIdx.x < 128) {

@@ -375,4 +375,102 @@ extern "C" __global__ void registers_not_a_multiple(float* x) {
   x[threadIdx.x] = 0;
 }
 
+// ---- Clusters: grid 2, in one cluster, block 64, 512 bytes of shared memory.
+
+PTX_FN void cluster_sync() {
+  cluster_arrive();
+  cluster_wait();  // flagged
+}
+
+extern "C" __global__ void cluster_read_before_barrier(float* x) {
+  DYN_SMEM(bytes);
+  float* row = reinterpret_cast<float*>(bytes);
+  const unsigned t = threadIdx.x;
+  row[t] = x[t];                                                               // flagged
+  x[128 + blockIdx.x * 64 + t] = cluster_pointer(row, cluster_rank() ^ 1)[t];  // flagged
+  cluster_sync();
+}
+
+// A block may end while the other one still reads it.
+extern "C" __global__ void cluster_no_barrier_before_end(float* x) {
+  DYN_SMEM(bytes);
+  float* row = reinterpret_cast<float*>(bytes);
+  const unsigned t = threadIdx.x;
+  row[t] = x[t];
+  cluster_sync();
+  x[128 + blockIdx.x * 64 + t] = cluster_pointer(row, cluster_rank() ^ 1)[t];  // flagged
+}
+
+extern "C" __global__ void cluster_write_before_barrier(float* x) {
+  DYN_SMEM(bytes);
+  float* row = reinterpret_cast<float*>(bytes);
+  const unsigned t = threadIdx.x;
+  row[t] = 0;
+  cluster_sync();
+  cluster_pointer(row, cluster_rank() ^ 1)[t] = x[t];  // flagged
+  __syncthreads();
+  x[128 + blockIdx.x * 64 + t] = row[t];  // flagged
+  cluster_sync();
+}
+
+// __syncthreads is a barrier of one block only.
+extern "C" __global__ void cluster_block_barrier_only(float* x) {
+  DYN_SMEM(bytes);
+  float* row = reinterpret_cast<float*>(bytes);
+  const unsigned t = threadIdx.x;
+  row[t] = x[t];  // flagged
+  __syncthreads();
+  x[128 + blockIdx.x * 64 + t] = cluster_pointer(row, cluster_rank() ^ 1)[t];  // flagged
+  cluster_sync();
+}
+
+extern "C" __global__ void cluster_arrival_twice(float* x) {
+  cluster_arrive();
+  cluster_arrive();  // flagged
+  cluster_wait();
+  x[blockIdx.x * 64 + threadIdx.x] = 0;
+}
+
+extern "C" __global__ void cluster_wait_alone(float* x) {
+  cluster_wait();  // flagged
+  x[blockIdx.x * 64 + threadIdx.x] = 0;
+}
+
+// The second block waits in its __syncthreads for threads that wait for the cluster.
+extern "C" __global__ void cluster_barriers_crossed(float* x) {
+  if (blockIdx.x == 0 || threadIdx.x < 32) {
+    cluster_sync();
+    __syncthreads();
+  } else {
+    __syncthreads();  // flagged
+    cluster_sync();
+  }
+  x[blockIdx.x * 64 + threadIdx.x] = 0;
+}
+
+extern "C" __global__ void cluster_no_such_block(float* x) {
+  DYN_SMEM(bytes);
+  float* row = cluster_pointer(reinterpret_cast<float*>(bytes), 2);  // flagged
+  row[threadIdx.x] = x[threadIdx.x];
+}
+
+// The other block arrives, but what it wrote comes after.
+extern "C" __global__ void cluster_arrival_before_write(float* x) {
+  DYN_SMEM(bytes);
+  float* row = reinterpret_cast<float*>(bytes);
+  const uint32_t barrier = smem_u32(bytes) + 256;
+  const unsigned t = threadIdx.x;
+  row[t] = 0;
+  if (t == 0) mbar_init(barrier, 64);
+  cluster_sync();
+  if (blockIdx.x == 1) {
+    mbar_arrive_cluster(cluster_address(barrier, 0));
+    cluster_pointer(row, 0)[t] = x[t];  // flagged
+  } else {
+    mbar_wait_cluster(barrier, 0);
+    x[128 + t] = row[t];  // flagged
+  }
+  cluster_sync();
+}
+
 #endif  // HOPPER

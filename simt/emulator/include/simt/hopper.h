@@ -19,6 +19,10 @@ void bulk_load(uint32_t to, const void* from, uint32_t bytes, uint32_t barrier, 
 // `rank`. What lies outside of the tensor becomes zero, and counts on the mbarrier too.
 void tensor_load(uint32_t to, const void* map, int rank, const int* coordinates, uint32_t barrier,
                  loc_t loc);
+// The same to the same place of every block of the cluster whose bit is set in `ranks`, where it
+// completes on the same mbarrier.
+void tensor_load_multicast(uint32_t to, const void* map, int rank, const int* coordinates,
+                           uint32_t barrier, uint32_t ranks, loc_t loc);
 // cp.async.bulk, shared to global.
 void bulk_store(void* to, uint32_t from, uint32_t bytes, loc_t loc);
 // cp.async.bulk.tensor, shared to global. What lies outside of the tensor is left out.
@@ -42,6 +46,18 @@ void wgmma(int n, float* d, const uint32_t* a, uint64_t a_descriptor, uint64_t b
 void wgmma_commit(loc_t loc);
 // wgmma.wait_group
 void wgmma_wait(int pending, loc_t loc);
+
+// ---- Clusters
+
+// The rank of the block in its cluster, and its blocks.
+unsigned cluster_rank();
+unsigned cluster_blocks();
+// barrier.cluster.arrive and wait
+void cluster_arrive(loc_t loc);
+void cluster_wait(loc_t loc);
+// mapa: the same place in the shared memory of block `rank` of the cluster.
+uint32_t map_shared(uint32_t address, uint32_t rank, loc_t loc);
+void* map_pointer(const void* pointer, uint32_t rank, loc_t loc);
 
 // setmaxnreg: checked, and without effect.
 void set_max_registers(int registers, loc_t loc);

@@ -12,7 +12,7 @@
 namespace simt {
 namespace {
 
-constexpr size_t kDynamicCapacity = 256 << 10;
+constexpr size_t kDynamicCapacity = kMaxClusterBlocks * kDynamicStride;
 constexpr PlaceId kKnownPlace = 0x80000000;
 // Basic blocks that one thread may run on end.
 constexpr uint64_t kMaxSteps = uint64_t{1} << 26;
@@ -72,14 +72,15 @@ void Checker::begin_launch(Worker& worker, const LoadedLibrary& library) {
   places_.clear();
   published_.clear();
   dynamic_shared_.begin = reinterpret_cast<uintptr_t>(worker.shared.dynamic_begin);
-  dynamic_shared_.bytes = kDynamicCapacity;  // what lies beyond the block's part is kUnallocated
+  // What lies beyond a block's part is kUnallocated.
+  dynamic_shared_.bytes = worker.blocks * size_t{kDynamicStride};
   if (static_capacity_ < worker.shared.static_bytes) {
     static_capacity_ = (worker.shared.static_bytes + 0xffff) & ~size_t{0xffff};
     static_shared_.reserve(static_capacity_);
   }
   static_shared_.begin = reinterpret_cast<uintptr_t>(worker.shared.static_begin);
-  static_shared_.bytes = worker.shared.static_bytes;
-  dynamic_shared_.set(0, kDynamicCapacity, ByteState::kUnallocated);
+  static_shared_.bytes = worker.blocks == 1 ? worker.shared.static_bytes : 0;
+  dynamic_shared_.set(0, dynamic_shared_.bytes, ByteState::kUnallocated);
 }
 
 void Checker::end_launch() {
@@ -96,8 +97,38 @@ void Checker::begin_block(Worker& worker) {
   }
   sees_other_blocks_ = false;
   steps_ = 0;
-  dynamic_shared_.set(0, worker.shared.dynamic_bytes, ByteState::kUninitialised);
-  static_shared_.set(0, worker.shared.static_bytes, ByteState::kUninitialised);
+  for (unsigned rank = 0; rank < worker.blocks; rank++) {
+    size_t begin = size_t{rank} * kDynamicStride;
+    dynamic_shared_.set(begin, worker.shared.dynamic_bytes, ByteState::kUninitialised);
+  }
+  static_shared_.set(0, static_shared_.bytes, ByteState::kUninitialised);
+}
+
+// What other blocks have done in this shared memory must be ordered before the end of its block.
+void Checker::leave_cluster(Worker& worker, unsigned rank) {
+  ReleaseClock end{};
+  unsigned first = rank * worker.block_warps, last = first + worker.block_warps;
+  for (unsigned w = first; w < last; w++) release(worker.warps[w].clock, w, end);
+  auto check = [&](unsigned warp, Time time, const char* what, size_t offset, PlaceId where) {
+    bool own = warp >= first && warp < last;
+    if (own || time <= block_begin_ || time <= settled_ || end.seen[warp] >= time) return;
+    fail(FaultKind::kRace, Place::of(current_fiber()->place),
+         format("block %u of the cluster ends, not ordered after a %s of its offset %zu of dynamic "
+                "shared memory by another block",
+                rank, what, offset),
+         place(where));
+  };
+  size_t begin = size_t{rank} * kDynamicStride, bytes = worker.shared.dynamic_bytes;
+  for (size_t offset = 0; offset < bytes; offset += kWordBytes) {
+    const Cell& cell = dynamic_shared_.cells[(begin + offset) / kWordBytes];
+    if (cell.write_bytes) {
+      check(cell.writer / kWarpLanes, cell.write_time, "write", offset, cell.write_place);
+    }
+    if (!cell.read_bytes) continue;
+    check(cell.reader_warp_0, cell.read_time[0], "read", offset, cell.read_place);
+    check(cell.reader_warp_1, cell.read_time[1], "read", offset, cell.read_place);
+  }
+  dynamic_shared_.set(begin, bytes, ByteState::kFreed);
 }
 
 void Checker::step(Fiber* fiber, uintptr_t instruction) {

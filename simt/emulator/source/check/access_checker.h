@@ -71,6 +71,8 @@ class Checker {
   void begin_launch(Worker& worker, const LoadedLibrary& library);
   void end_launch();
   void begin_block(Worker& worker);
+  // A block of a cluster ends, and its shared memory with it.
+  void leave_cluster(Worker& worker, unsigned rank);
   // Something other than endless computing happened.
   void made_progress() { steps_ = 0; }
   // Counts a step of a thread, that is a basic block.

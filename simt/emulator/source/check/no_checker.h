@@ -33,6 +33,7 @@ class Checker {
   void in_flight(Fiber*, void*, size_t) {}
   void landed(Fiber*, void*, size_t) {}
   void join(ReleaseClock&, const ReleaseClock&) {}
+  void leave_cluster(Worker&, unsigned) {}
   void fence_proxy(Fiber*) {}
   uint32_t moment(Fiber*) { return 0; }
   void read_async(Fiber*, const void*, size_t, loc_t) {}
