@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from benchreport import figures as bench_figures
-from benchreport import plots, table
+from benchreport import plots, runs, table
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -132,3 +132,32 @@ def test_a_device_without_known_limits_has_no_shares(report: dict, tmp_path: Pat
     assert "not known" in path.read_text()
     assert "%" not in path.read_text().split("| --- |")[-1]
     assert "No figure with known limits." in roofline.read_text()
+
+
+def test_what_has_run_is_told_from_the_reports(report: dict) -> None:
+    run = {key: report[key] for key in ("device", "driver", "commit", "date")}
+    passed = {"passed": True, "kernels": ["linear linear_tile"]}
+    failed = {"passed": False, "kernels": ["norm norm"]}
+    barrier = {
+        "what": "a barrier",
+        "unit": "us",
+        "value": 1.25,
+        "parameters": {"blocks": 4.0},
+        "samples": [1.25],
+    }
+    reports = [
+        run | {"check": "conformance", "tests": {"one": passed, "two": failed}},
+        run | {"check": "probe", "probes": {"barriers": {"figures": [barrier]}}},
+        report | {"check": "bench"},
+    ]
+    text = runs.document(reports)
+    assert "| `linear.cu` | linear_tile | NVIDIA H100 80GB HBM3 | 1.2 | abc | 2026-01-02 |" in text
+    assert "norm.cu" not in text
+    assert "| a barrier | 4 blocks | 1.25 us | NVIDIA H100 80GB HBM3 | abc |" in text
+    assert "| reward | 20 us at batch 1 | not measured |" in text
+    # 8 searches of 3 GB in 3 ms: the aim is at one, which was not taken.
+    assert "| selection, 30 steps | 180 us at batch 1 | not measured |" in text
+    figure = {"median_ns": 2e5, "low_ns": 1e5, "high_ns": 3e5, "throughput": {"Bytes": 1e6}}
+    names = {"search 1x64 beams, 30 steps, 20000 items/gpu": figure}
+    reached = runs.document([report | {"check": "bench", "benches": {"searches": {"figures": names}}}])
+    assert "| 180 us at batch 1 | 200.0 us, 5e+09/s (NVIDIA H100 80GB HBM3, abc) |" in reached

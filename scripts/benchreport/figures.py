@@ -135,6 +135,14 @@ def figure(name: str, measured: Json) -> Figure | None:
     return None
 
 
+def per_second(name: str, measured: Json) -> float:
+    """What is done in a second: requests of whole allocations, FLOPs of what computes, else bytes."""
+    found = figure(name, measured)
+    allocations = found.batch if found and found.kernel == "allocate" else 0
+    flops, moved = work(measured["throughput"])
+    return (allocations or flops or moved or 1) / measured["median_ns"] * 1e9
+
+
 def figures(report: Json) -> list[Figure]:
     """All figures of a report of `gpu-check bench`, kernel by kernel."""
 

@@ -1,0 +1,120 @@
+"""What has run on GPUs, as docs/gpus.md tells it."""
+
+from collections.abc import Iterator
+
+from .figures import Json, per_second
+
+# What is aimed at on an H100: what, the aim, and the benchmark that shows it.
+GATES = (
+    (
+        "norm + QKV + rotary",
+        "no slower than cuBLASLt and a norm of its own",
+        "norm_linear 14336x1536x512/gpu",
+    ),
+    ("encoder attention", "460 TFLOP/s at 2k rows, no slower than cuDNN", "attention 32x1792, 8 heads/gpu"),
+    ("output projection + residual", "no slower than cuBLASLt and an addition", "linear 14336x512x1536/gpu"),
+    ("SwiGLU", "no slower than cuBLASLt and kernels of their own", "swiglu 14336x1536x512/gpu"),
+    (
+        "beam cross-attention",
+        "170 TFLOP/s from device memory, 295 from L2",
+        "beam_attention 32x64 over 1792, 8 heads/gpu",
+    ),
+    ("selection, 30 steps", "180 us at batch 1", "search 1x64 beams, 30 steps, 20000 items/gpu"),
+    ("creatives", "60 us at d 512", "creative d 512, batch 1/gpu"),
+    ("reward", "20 us at batch 1", "reward d 512, batch 1/gpu"),
+    ("payment and regret", "8 us for 100 misreports", None),
+    ("GSP batch", "half of the copy bandwidth", "auction gsp, 200000 of 64 for 10/gpu"),
+    ("VCG batch", "half of the copy bandwidth", "auction vcg, 200000 of 64 for 10/gpu"),
+    ("residual quantizer", "80 % of a product of that shape", "quantize 131072x3x1024x64/gpu"),
+    ("a request, d 256", "2.4 ms", "allocate d 256, batch 1/engine"),
+    ("a request, d 512", "2.8 ms", "allocate d 512, batch 1/engine"),
+    ("a request, d 1024", "4.0 ms", "allocate d 1024, batch 1/engine"),
+    ("throughput, d 256", "5,000 requests a second at batch 128", "allocate d 256, batch 128/engine"),
+    ("throughput, d 512", "1,850 requests a second at batch 128", "allocate d 512, batch 128/engine"),
+    ("throughput, d 1024", "620 requests a second at batch 128", "allocate d 1024, batch 128/engine"),
+)
+
+
+DOCUMENT = """\
+# What has run on a GPU
+
+Written by `scripts/gpu-check table` from the reports in `benches/reports`.
+
+## Kernels
+
+The kernels whose tests passed in a `gpu-check conformance`. On the emulator all of them run in each `cargo test`.
+
+{kernels}
+
+## Probes
+
+What `gpu-check probe` found: medians. All samples are in the reports.
+
+{probes}
+
+## Speed
+
+What is aimed at on an H100, and the figures of `gpu-check bench` and `gpu-check peer`. Throughput counts floating
+point operations, bytes or requests, as the bench does.
+
+{speed}
+"""
+
+
+def document(reports: list[Json]) -> str:
+    """The document of all reports that are kept."""
+    parts = {"kernels": kernels(reports), "probes": probes(reports), "speed": speed(reports)}
+    return DOCUMENT.format(**{name: "\n".join(lines) for name, lines in parts.items()})
+
+
+def kernels(reports: list[Json]) -> list[str]:
+    """By kernel file and run (GPU, driver, commit, date), the kernels of passed tests."""
+    passed = {}
+    for report in (report for report in reports if report["check"] == "conformance"):
+        run = tuple(report[key] for key in ("device", "driver", "commit", "date"))
+        for test in report["tests"].values():
+            for file, kernel in map(str.split, test["kernels"] if test["passed"] else []):
+                passed.setdefault((file, run), set()).add(kernel)
+    rows = [
+        f"| `{file}.cu` | {', '.join(sorted(names))} | {' | '.join(run)} |"
+        for (file, run), names in sorted(passed.items())
+    ]
+    head = ["| File | Kernels | GPU | Driver | Commit | Date |", "| --- | --- | --- | --- | --- | --- |"]
+    return [*head, *rows] if rows else ["No report yet: none has."]
+
+
+def probes(reports: list[Json]) -> list[str]:
+    """What the probes found on each GPU."""
+    rows = [
+        f"| {figure['what']} | {', '.join(f'{value:g} {name}' for name, value in figure['parameters'].items())} "
+        f"| {figure['value']:.4g} {figure['unit']} | {report['device']} | {report['commit']} |"
+        for report in reports
+        if report["check"] == "probe"
+        for probe in report["probes"].values()
+        for figure in probe["figures"]
+    ]
+    head = ["| What | With | Found | GPU | Commit |", "| --- | --- | --- | --- | --- |"]
+    return [*head, *rows] if rows else ["No report yet: none has run on a card."]
+
+
+def speed(reports: list[Json]) -> list[str]:
+    """What is aimed at, and what was reached."""
+    measured = [report for report in reports if report["check"] in ("bench", "peer")]
+    rows = [
+        f"| {what} | {aim} | {'; '.join(reached(name, measured)) or 'not measured'} |"
+        for what, aim, name in GATES
+    ]
+    return ["| What | Aim | Reached |", "| --- | --- | --- |", *rows]
+
+
+def reached(name: str | None, reports: list[Json]) -> Iterator[str]:
+    """The figures of a benchmark in the reports, the latest last."""
+    for report in sorted(reports, key=lambda report: report["date"]):
+        for result in report["benches"].values():
+            figure = result["figures"].get(name)
+            if figure:
+                found = f"{figure['median_ns'] / 1e3:.1f} us, {per_second(name, figure):.3g}/s"
+                peer = result.get("peer", {}).get("figures", {}).get(name)
+                if peer:
+                    found += f", {figure['median_ns'] / peer['median_ns']:.2f} of PyTorch's time"
+                yield f"{found} ({report['device']}, {report['commit']})"
