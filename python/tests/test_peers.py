@@ -281,6 +281,23 @@ def answer(item, found):
     return Answer(((item,), (0,)), [0], found)
 
 
+@pytest.mark.parametrize(("device", "times"), [("cpu", 2), ("cuda:0", 1)])
+def test_stages_of_a_batch_count_once_on_a_gpu(monkeypatch, tmp_path, device, times):
+    micros = {"resolve_us": 11000, "encode_us": 100, "search_us": 10, "creative_us": 1, "reward_us": 0}
+
+    def allocate(self, requests, *more):
+        assert more == ("--timings", "--batch", 2, "--threads", 1 if device == "cpu" else 2)
+        lines = requests.read_text().splitlines()
+        return [{"timings": {**micros, "payment_us": 100_000}} for _ in lines]
+
+    monkeypatch.setattr(Engine, "_allocate", allocate)
+    path = tmp_path / "requests.jsonl"
+    path.write_text('{"id": "a"}\n{"id": "b"}\n{"id": "c"}\n')
+    found = Engine(tmp_path, device).seconds(path, batch=2, runs=3, warm_up=1)
+    alone = 2 * (11000 + 100_000) * 1e-6
+    assert found == pytest.approx([alone + times * 111e-6] * 3)
+
+
 def test_near_ties_are_told_from_differences():
     a = lists((1, -1.0, 2.0), (2, -2.0, 1.99999), (3, -3.0, 0.5))
     swapped = lists((1, -1.0, 1.99999), (2, -2.0, 2.0), (3, -3.0, 0.5))

@@ -16,7 +16,10 @@ from bidslate_train import engine
 from .answer import Answer, Lists
 from .asked import repeated
 
-STAGES = ("encode_us", "search_us", "creative_us", "reward_us", "payment_us")
+TOGETHER = ("encode_us", "search_us", "creative_us", "reward_us")
+"""Stages that a GPU runs for a whole batch at once, each response of the batch telling the same time."""
+ALONE = ("resolve_us", "payment_us")
+"""What the host does for one request after another."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,9 @@ class Engine:
         for start in range(warm_up * batch, len(responses), batch):
             timings = [response["timings"] for response in responses[start : start + batch]]
             together = timings if self.device == "cpu" else timings[:1]
-            micros = sum(t["resolve_us"] for t in timings) + sum(
-                t[stage] for t in together for stage in STAGES
-            )
-            found.append(micros / 1e6)
+            micros = [t[stage] for t in timings for stage in ALONE]
+            micros += [t[stage] for t in together for stage in TOGETHER]
+            found.append(sum(micros) / 1e6)
         return found
 
 
