@@ -26,6 +26,9 @@ const SLOTS: usize = 10;
 /// all, as a GPU does.
 const EMULATED_REQUESTS: usize = 2;
 
+/// Requests from which on the share of the same winners is held to 95 %.
+const WHOLE_SAMPLE: usize = 100;
+
 struct Sample {
     dir: TempDir,
     requests: Vec<Request>,
@@ -104,7 +107,10 @@ fn lists_of_the_sample_are_those_of_the_cpu() {
     println!("{} requests; GPU and CPU in bf16: {agreement:?}", gpu.len());
     println!("GPU and CPU in f32: {:?}", Agreement::of(&f32, &gpu));
     println!("CPU in bf16 and in f32: {:?}", Agreement::of(&f32, &bf16));
-    // Which list wins is left to docs/numerics.md: the least likely of the candidates may be worth most.
+    // Of few requests the winners say little: the least likely of the candidates may be worth most.
+    if gpu.len() >= WHOLE_SAMPLE {
+        assert!(agreement.same_lists * 20 >= gpu.len() * 19, "{agreement:?}");
+    }
     // A rounding that only one of the two does moves the encoder's output as far as f32 is away, by 3e-3.
     assert!(agreement.candidates > 0.9 && agreement.encoder < 2e-3, "{agreement:?}");
 }
