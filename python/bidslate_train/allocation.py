@@ -134,8 +134,9 @@ class Search:
         ad_slots = [i for i, item in enumerate(items) if item.is_ad]
         near = bool(ad_slots) and slot - ad_slots[-1] <= ask.min_gap
         ads = slot >= ask.first_ad_slot and len(ad_slots) < ask.max_ads and not near
-        organic = [item for item in ask.organic if item not in items][:1]
-        return organic + [item for item in ask.ads if ads and item not in items]
+        shown = {item.row for item in items}
+        organic = [item for item in ask.organic if item.row not in shown][:1]
+        return organic + [item for item in ask.ads if ads and item.row not in shown]
 
     def ln_w(self, bid_micros: int) -> float:
         """Ln of b^alpha + beta; -inf where that is 0."""
