@@ -34,7 +34,7 @@ class ReportSettings:
     end_seeds: int = 1  # of -end, which trains everything anew
     tests: int = 382  # test requests, spread evenly over all
     alphas: list[float] = field(default_factory=lambda: [0.0, 1.2, 2.0, 3.0])
-    betas: list[float] = field(default_factory=lambda: [0.0, 2.0, 5.0, 10.0, 20.0])
+    betas: list[float] = field(default_factory=lambda: [0.5, 2.0, 5.0, 10.0, 20.0])
     rhos: list[float] = field(default_factory=lambda: [1.0, 3.0, 10.0, 30.0])
 
 

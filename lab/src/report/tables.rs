@@ -121,7 +121,7 @@ fn differences(title: &str, rows: &[&Measured], reference: Option<&Measured>) ->
                   difference itself, both variants answering the same users. In italics the paper's figures on its own \
                   data. The last column says whether RPM differs as in the paper."
             .to_owned(),
-        head: ["Model", RPM.name, CTR_POI.name, CTR_IMG.name, "Ψ, ratio of sums", "As in the paper"]
+        head: ["Model", RPM.name, VALUE.name, CTR_POI.name, CTR_IMG.name, PSI.name, "As in the paper"]
             .map(str::to_owned)
             .to_vec(),
         rows: Vec::new(),
@@ -134,9 +134,11 @@ fn differences(title: &str, rows: &[&Measured], reference: Option<&Measured>) ->
         };
         let relative = |a: f64, b: f64| 100.0 * (a / b - 1.0);
         let mut row = vec![Cell::text(&m.group.variant)];
-        for (i, metric) in [RPM, CTR_POI, CTR_IMG].iter().enumerate() {
-            let cell = Cell::difference(against(metric, relative), 1, " %");
-            row.push(beside(cell, paper.map(|row| row.lifts[i]), " %"));
+        let lift = |i: usize| paper.map(|row| row.lifts[i]);
+        let metrics = [(RPM, lift(0)), (VALUE, None), (CTR_POI, lift(1)), (CTR_IMG, lift(2))];
+        for (metric, paper) in metrics {
+            let cell = Cell::difference(against(&metric, relative), 1, " %");
+            row.push(beside(cell, paper, " %"));
         }
         let psi = Cell::difference(against(&PSI, |a, b| a - b), 2, "");
         row.push(beside(psi, paper.map(|row| row.psi - paper::EGA_PSI), ""));
