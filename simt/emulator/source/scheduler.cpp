@@ -153,13 +153,14 @@ std::string describe_waiting(const Worker& worker) {
   abandon_block();
 }
 
-// Runs the next ready fiber; `fiber` itself is not ready.
+// Runs the next ready fiber. `fiber` itself is not ready, unless a copy that lands meanwhile wakes
+// it.
 void run_next(Fiber* fiber) {
   Worker& worker = *fiber->worker;
   Fiber* next = pick(worker, fiber->warp, fiber->lane);
   while (!next && land_a_load(worker)) next = pick(worker, fiber->warp, fiber->lane);
   if (!next) fail_deadlock(worker);
-  switch_to(fiber, next);
+  if (next != fiber) switch_to(fiber, next);
 }
 
 [[noreturn]] void exit_thread(Fiber* fiber) {
