@@ -2,7 +2,7 @@
 // warpgroup (wgmma). As in ptx.cuh each helper has two bodies, the instruction and the emulator's.
 //
 // All of it needs sm_90a. HOPPER is defined where it can be compiled, which is not the sm_80 half
-// of a fatbin: a file whose kernels need it stands within `#ifdef HOPPER`.
+// of a fatbin: code that needs it stands within `#ifdef HOPPER`.
 //
 // "Warp-wide" helpers must be reached by all 32 lanes together, "group-wide" ones by the four warps
 // of a warpgroup, whose first warp's index is a multiple of four.
@@ -14,14 +14,14 @@
 #include "simt/hopper.h"
 #endif
 
-#if defined(SIMT_EMU) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define HOPPER 1
-
 // A CUtensorMap: an array in device memory as bulk copies see it. The host encodes it; a kernel
 // takes it as `const __grid_constant__ TensorMap` and gives its address alone to the helpers.
 struct __align__(64) TensorMap {
   unsigned char opaque[128];
 };
+
+#if defined(SIMT_EMU) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define HOPPER 1
 
 // ---- The asynchronous proxy
 //

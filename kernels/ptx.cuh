@@ -1,6 +1,6 @@
-// The only file with inline PTX. Each helper has two bodies: the instruction, and for the emulator
-// (SIMT_EMU) a call that does the same on the CPU and names the caller's line where it finds a
-// fault.
+// The only file with inline PTX, but for hopper.cuh. Each helper has two bodies: the instruction,
+// and for the emulator (SIMT_EMU) a call that does the same on the CPU and names the caller's line
+// where it finds a fault.
 //
 // Everything here runs from sm_80 on. "Warp-wide" helpers must be reached by all 32 lanes together.
 //

@@ -60,6 +60,12 @@ point operations, bytes or requests, as the bench does.
 {speed}
 """
 
+# What is compiled, but launched by nothing but tests on the emulator.
+OFF = [
+    "Off, launched by nothing but tests on the emulator, and never run on a GPU: `linear_hopper.cu` (bulk copies and",
+    "wgmma in place of `linear.cu`).",
+]
+
 
 def document(reports: list[Json]) -> str:
     """The document of all reports that are kept."""
@@ -80,7 +86,8 @@ def kernels(reports: list[Json]) -> list[str]:
         for (file, run), names in sorted(passed.items())
     ]
     head = ["| File | Kernels | GPU | Driver | Commit | Date |", "| --- | --- | --- | --- | --- | --- |"]
-    return [*head, *rows] if rows else ["No report yet: none has."]
+    table = [*head, *rows] if rows else ["No report yet: none has."]
+    return [*table, "", *OFF]
 
 
 def probes(reports: list[Json]) -> list[str]:
