@@ -22,8 +22,8 @@ const REQUESTS: &[u8] = include_bytes!("../../weights/nyc/requests.jsonl");
 
 const SLOTS: usize = 10;
 
-/// Requests that the emulator is given, for each of which it takes some ten seconds. `BIDSLATE_SAMPLE=all` has it run
-/// all, as a GPU does.
+/// Requests that the emulator is given, for each of which it takes some ten seconds. A GPU runs all. `BIDSLATE_SAMPLE`
+/// asks for another number, or for `all`.
 const EMULATED_REQUESTS: usize = 2;
 
 /// Requests from which on the share of the same winners is held to 95 %.
@@ -43,9 +43,7 @@ impl Sample {
         }
         let lines = REQUESTS.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         let requests = lines.map(|line| Request::from_json(line).unwrap());
-        let all = ["BIDSLATE_DEVICE", "BIDSLATE_SAMPLE"].iter().any(|name| std::env::var_os(name).is_some());
-        let most = if all { usize::MAX } else { EMULATED_REQUESTS };
-        Self { dir, requests: requests.take(most).collect() }
+        Self { dir, requests: requests.take(requests_to_run()).collect() }
     }
 
     fn answers(&self, set: impl FnOnce(EngineBuilder) -> EngineBuilder) -> Vec<Response> {
@@ -54,6 +52,15 @@ impl Sample {
         let engine = builder.limits(limits).build().unwrap();
         let report = Report { trace: true, ..Report::default() };
         engine.allocate_with(&self.requests, report).into_iter().map(Result::unwrap).collect()
+    }
+}
+
+fn requests_to_run() -> usize {
+    match std::env::var("BIDSLATE_SAMPLE").ok().as_deref() {
+        Some("all") => usize::MAX,
+        Some(number) => number.parse().expect("BIDSLATE_SAMPLE is a number or `all`"),
+        None if std::env::var_os("BIDSLATE_DEVICE").is_some() => usize::MAX,
+        None => EMULATED_REQUESTS,
     }
 }
 
