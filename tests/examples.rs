@@ -41,7 +41,7 @@ fn the_quick_start_answers_every_request() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("next visits in the lists, of those that could be: "), "{text}");
     let answers = text.lines().filter(|line| line.starts_with("user-") && line.contains("best of 64 lists"));
-    assert_eq!(answers.count(), 32, "{text}");
+    assert_eq!(answers.count(), 128, "{text}");
 }
 
 /// `--config` makes a model alone, and excludes what goes with a made-up catalog.

@@ -229,12 +229,14 @@ fn rejected(out: &mut String, rejected: &Value, labels: &Labels) {
         by_reason.entry(reason).or_default().push(item);
     }
     for (reason, items) in by_reason {
-        let more = items.len().saturating_sub(NAMED);
-        let _ = write!(out, "rejected, {reason}: {}", items[..items.len() - more].join(", "));
-        if more > 0 {
-            let _ = write!(out, " and {more} more");
-        }
-        out.push('\n');
+        let line = |named: usize| {
+            let more = items.len() - named;
+            let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("rejected, {reason}: {}{and_more}", items[..named].join(", "))
+        };
+        let fits = |&named: &usize| line(named).chars().count() <= usize::from(COLUMNS);
+        let named = (1..=items.len().min(NAMED)).rev().find(fits).unwrap_or(1);
+        let _ = writeln!(out, "{}", line(named));
     }
 }
 
@@ -325,6 +327,11 @@ mod tests {
         response["rejected"] = (0..12).map(|item| json!({"item": item, "reason": "unknown"})).collect();
         let text = render(&response, None);
         assert!(text.ends_with("rejected, unknown: 0, 1, 2, 3, 4, 5, 6, 7 and 4 more\n"), "{text}");
+        let ids = (0..6).map(|i| 18_446_744_073_709_551_610_u64 + i % 3);
+        response["rejected"] = ids.map(|item| json!({"item": item, "reason": "unknown"})).collect();
+        let text = render(&response, None);
+        assert!(text.ends_with("9551612, 18446744073709551610 and 2 more\n"), "{text}");
+        assert!(text.lines().last().unwrap().len() <= usize::from(COLUMNS), "{text}");
     }
 
     #[test]
