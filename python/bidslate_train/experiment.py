@@ -264,8 +264,9 @@ class Seed:
 
     def at_alpha(self, alpha: float) -> Path:
         """All phases, with a payment network for another weight of the bids."""
+        ega = self.ega()  # which trains the policy that all share
         if alpha == self.a.config.alpha:
-            return self.ega()
+            return ega
         out = self.out / f"alpha-{alpha:g}-payment"
         policy = self.e.run.out / "policy" if self.own else self.out / "ega-policy"
         work = partial(self.a.train_payment, policy, out, self.seed, {"alpha": alpha})
