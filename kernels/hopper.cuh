@@ -229,6 +229,33 @@ PTX_FN void bulk_load_2d_multicast(uint32_t to, const TensorMap* map, int x, int
 #endif
 }
 
+// ---- Counters in device memory
+//
+// For blocks that all run at the same time and wait for each other; on a GPU that takes a
+// cooperative launch.
+
+// Adds to a counter: what this thread has done, or seen done, comes before what follows a
+// counter_wait that finds the sum.
+PTX_FN void counter_add(unsigned* counter, unsigned value LOCP) {
+  EMU(simt::counter_add(counter, value, loc),
+      asm volatile("red.release.gpu.global.add.u32 [%0], %1;"
+                   ::"l"(counter), "r"(value) : "memory"));
+}
+
+// Waits until a counter, which may pass 2^32, is at `least` or beyond.
+PTX_FN void counter_wait(const unsigned* counter, unsigned least LOCP) {
+#ifdef SIMT_EMU
+  simt::counter_wait(counter, least, loc);
+#else
+  for (;;) {
+    unsigned count;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(count) : "l"(counter) : "memory");
+    if ((int)(count - least) >= 0) return;
+    __nanosleep(20);
+  }
+#endif
+}
+
 // ---- Registers
 
 // Takes registers for the warpgroup, or gives some back. Group-wide; N is a multiple of 8, 24 to

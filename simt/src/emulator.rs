@@ -167,6 +167,43 @@ impl Emulator {
         shared_bytes: u32,
         arguments: &[&[u8]],
     ) -> Result<Stats, Fault> {
+        // SAFETY: the caller's, which are the same.
+        unsafe { self.launch_blocks(name, (grid, block), (cluster, false), shared_bytes, arguments) }
+    }
+
+    /// [`Emulator::launch_clusters`] of a grid whose blocks all run at the same time and may wait for each other: at
+    /// most 16 blocks and 1024 threads of whole warps in all. Their shared memory is the dynamic one alone.
+    ///
+    /// # Errors
+    /// A [`Fault`].
+    ///
+    /// # Safety
+    /// As [`Emulator::launch`].
+    pub unsafe fn launch_cooperative(
+        &self,
+        name: &str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        cluster: u32,
+        shared_bytes: u32,
+        arguments: &[&[u8]],
+    ) -> Result<Stats, Fault> {
+        // SAFETY: the caller's, which are the same.
+        unsafe { self.launch_blocks(name, (grid, block), (cluster, true), shared_bytes, arguments) }
+    }
+
+    /// Any launch.
+    ///
+    /// # Safety
+    /// As [`Emulator::launch`].
+    unsafe fn launch_blocks(
+        &self,
+        name: &str,
+        (grid, block): ([u32; 3], [u32; 3]),
+        (cluster, cooperative): (u32, bool),
+        shared_bytes: u32,
+        arguments: &[&[u8]],
+    ) -> Result<Stats, Fault> {
         let refuse = |message| refused(name, message);
         let Some(kernel) = self.libraries.kernels.get(name) else {
             return Err(refuse("there is no kernel of this name".to_owned()));
@@ -179,6 +216,7 @@ impl Emulator {
             block,
             dynamic_shared_bytes: shared_bytes,
             cluster,
+            cooperative: cooperative.into(),
             schedule,
             copies,
             schedule_seed,

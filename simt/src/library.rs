@@ -42,6 +42,7 @@ pub(crate) struct RawLaunch {
     pub block: [u32; 3],
     pub dynamic_shared_bytes: u32,
     pub cluster: u32,
+    pub cooperative: u32,
     pub schedule: u32,
     pub copies: u32,
     pub schedule_seed: u64,

@@ -19,17 +19,33 @@ struct Mistake {
     shared_bytes: u32,
     /// Blocks of a cluster.
     cluster: u32,
+    /// Whether all blocks run at the same time.
+    cooperative: bool,
     /// Whether the plain build reports it too.
     on_plain: bool,
 }
 
 const fn mistake(kernel: &'static str, kinds: &'static [FaultKind]) -> Mistake {
-    Mistake { kernel, kinds, blocks: 1, threads: 64, shared_bytes: 0, cluster: 1, on_plain: false }
+    Mistake {
+        kernel,
+        kinds,
+        blocks: 1,
+        threads: 64,
+        shared_bytes: 0,
+        cluster: 1,
+        cooperative: false,
+        on_plain: false,
+    }
 }
 
 /// One cluster of two blocks.
 const fn clustered(kernel: &'static str, kinds: &'static [FaultKind]) -> Mistake {
     Mistake { blocks: 2, cluster: 2, shared_bytes: 512, ..mistake(kernel, kinds) }
+}
+
+/// Two blocks that run at the same time.
+const fn cooperative(kernel: &'static str, kinds: &'static [FaultKind]) -> Mistake {
+    Mistake { blocks: 2, cooperative: true, ..mistake(kernel, kinds) }
 }
 
 impl Mistake {
@@ -173,6 +189,18 @@ const CLUSTERS: &[Mistake] = &[
     clustered("cluster_arrival_before_write", &[Race]),
 ];
 
+const GRIDS: &[Mistake] = &[
+    cooperative("grid_without_barrier", &[Race]),
+    cooperative("grid_arrival_without_fence", &[Race]),
+    cooperative("grid_wait_without_fence", &[Race]),
+    cooperative("grid_arrival_before_block", &[Race]),
+    cooperative("grid_wait_of_one_warp", &[Race]),
+    cooperative("grid_too_few_arrivals", &[Endless]).on_plain(),
+    cooperative("grid_round_repeated", &[Race]),
+    cooperative("grid_round_skipped", &[Endless]).on_plain(),
+    cooperative("grid_overwritten_too_early", &[Race]),
+];
+
 /// Every schedule with every way of copies; the seeds are drawn afresh, and a failure shows them.
 fn emulators(build: Build) -> Vec<Emulator> {
     let seed = RandomState::new().hash_one(0);
@@ -202,7 +230,11 @@ fn run(emulator: &Emulator, mistake: &Mistake) -> Result<(), Fault> {
     let result = unsafe {
         let (grid, block) = ([mistake.blocks, 1, 1], [mistake.threads, 1, 1]);
         let Mistake { kernel, cluster, shared_bytes, .. } = *mistake;
-        emulator.launch_clusters(kernel, grid, block, cluster, shared_bytes, &[&x.to_ne_bytes()])
+        let arguments: [&[u8]; 1] = [&x.to_ne_bytes()];
+        match mistake.cooperative {
+            true => emulator.launch_cooperative(kernel, grid, block, cluster, shared_bytes, &arguments),
+            false => emulator.launch_clusters(kernel, grid, block, cluster, shared_bytes, &arguments),
+        }
     };
     emulator.free(x).unwrap();
     result.map(drop)
@@ -263,6 +295,11 @@ fn mistakes_around_bulk_copies_and_wgmma_are_reported() {
 #[test]
 fn mistakes_between_blocks_of_a_cluster_are_reported() {
     all_are_reported(CLUSTERS);
+}
+
+#[test]
+fn mistakes_between_blocks_that_wait_for_each_other_are_reported() {
+    all_are_reported(GRIDS);
 }
 
 /// With one order of threads only: it takes a while until a loop counts as endless.
@@ -386,13 +423,21 @@ fn correct_patterns_pass_silently() {
 /// No planted mistake or pattern is left out of the tables above.
 #[test]
 fn every_kernel_is_tested() {
-    let tested: Vec<&str> = [RACES, COPIES, ACCESSES, MEETINGS, HOPPER, CLUSTERS]
+    let tested: Vec<&str> = [RACES, COPIES, ACCESSES, MEETINGS, HOPPER, CLUSTERS, GRIDS]
         .iter()
         .flat_map(|mistakes| mistakes.iter().map(|mistake| mistake.kernel))
         .chain(PATTERNS.iter().map(|pattern| pattern.kernel))
         .chain(["access_plain", "endless_computing"])
         .collect();
-    let tables = ["races.cu", "copies.cu", "accesses.cu", "meetings.cu", "hopper_mistakes.cu", "correct.cu"];
+    let tables = [
+        "races.cu",
+        "copies.cu",
+        "accesses.cu",
+        "meetings.cu",
+        "hopper_mistakes.cu",
+        "grid_mistakes.cu",
+        "correct.cu",
+    ];
     for kernel in Emulator::open(Build::Plain).unwrap().kernels() {
         let listed = tables.iter().any(|table| kernel.file == format!("simt/tests/kernels/{table}"));
         assert!(!listed || tested.contains(&kernel.name.as_str()), "{} is not tested", kernel.name);

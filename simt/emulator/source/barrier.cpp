@@ -6,21 +6,22 @@
 namespace simt {
 namespace {
 
-// All warps of a block of a cluster have met. A block by itself settles everything instead.
-void order_block_of_cluster(Worker& worker, unsigned rank) {
+// All warps of a block have met that runs beside others. A block by itself settles everything
+// instead.
+void order_one_of_blocks(Worker& worker, unsigned block) {
   ReleaseClock clock{};
-  unsigned first = rank * worker.block_warps, end = first + worker.block_warps;
+  unsigned first = block * worker.block_warps, end = first + worker.block_warps;
   for (unsigned w = first; w < end; w++) worker.checker.release(worker.warps[w].clock, w, clock);
   for (unsigned w = first; w < end; w++) worker.checker.acquire(worker.warps[w].clock, clock);
 }
 
-void release(Worker& worker, Barrier& barrier, unsigned rank) {
+void release(Worker& worker, Barrier& barrier, unsigned block) {
   if (barrier.expected == 0) {
     worker.block_waits -= barrier.arrived;
     if (worker.blocks == 1) {
       worker.checker.order_block(worker);
     } else {
-      order_block_of_cluster(worker, rank);
+      order_one_of_blocks(worker, block);
     }
   } else {
     for (unsigned w = 0; w < worker.warp_count; w++) {
@@ -65,12 +66,12 @@ void wait_for_block(Barrier& barrier, loc_t loc) {
   }
   barrier.arrived++;
   worker.block_waits++;
-  if (barrier.arrived < worker.live_in_block[fiber->rank]) {
+  if (barrier.arrived < worker.live_in_block[fiber->block]) {
     barrier.waiting[fiber->warp] |= 1u << fiber->lane;
     suspend(Status::kAtBarrier);
     return;
   }
-  release(worker, barrier, fiber->rank);
+  release(worker, barrier, fiber->block);
   if (worker.schedule == Schedule::kRandom)
     yield(loc);  // the last to come shall not always go first
 }
@@ -88,7 +89,7 @@ void arrive_warp(void* const* payloads, unsigned lanes) {
   Fiber* fiber = current_fiber();
   Worker& worker = *fiber->worker;
   const Arrival& arrival = *static_cast<Arrival*>(payloads[fiber->lane]);
-  Barrier& barrier = worker.barriers[fiber->rank][arrival.id];
+  Barrier& barrier = worker.barriers[fiber->block][arrival.id];
   if (barrier.arrived && barrier.expected != arrival.threads) {
     fail(FaultKind::kBarrier, arrival.loc,
          format("barrier %u is used with %u threads here, with %u elsewhere", arrival.id,
@@ -105,7 +106,7 @@ void arrive_warp(void* const* payloads, unsigned lanes) {
     fail(FaultKind::kBarrier, arrival.loc,
          format("more arrivals at barrier %u than its %u threads", arrival.id, arrival.threads));
   }
-  if (barrier.arrived == barrier.expected) release(worker, barrier, fiber->rank);
+  if (barrier.arrived == barrier.expected) release(worker, barrier, fiber->block);
 }
 
 void meet_at_named(unsigned id, unsigned threads, bool wait, loc_t loc) {
@@ -113,7 +114,7 @@ void meet_at_named(unsigned id, unsigned threads, bool wait, loc_t loc) {
     fail(FaultKind::kBarrier, loc, format("%u threads at a barrier are not whole warps", threads));
   }
   Fiber* fiber = current_fiber();
-  Barrier& barrier = fiber->worker->barriers[fiber->rank][id];
+  Barrier& barrier = fiber->worker->barriers[fiber->block][id];
   Arrival arrival{id, threads, wait, loc, 0};
   collective(Collective::kBarrier, ~0u, &arrival, arrive_warp, loc);
   while (wait && barrier.generation == arrival.generation) {
@@ -133,13 +134,13 @@ void barrier(int id, int threads, bool wait, loc_t loc) {
     meet_at_named(unsigned(id), unsigned(threads), wait, loc);
   } else {
     Fiber* fiber = current_fiber();
-    wait_for_block(fiber->worker->barriers[fiber->rank][id], loc);
+    wait_for_block(fiber->worker->barriers[fiber->block][id], loc);
   }
 }
 
 int barrier_vote(Vote vote, bool predicate, loc_t loc) {
   Fiber* fiber = current_fiber();
-  Barrier& barrier = fiber->worker->barriers[fiber->rank][0];
+  Barrier& barrier = fiber->worker->barriers[fiber->block][0];
   barrier.count += predicate;
   wait_for_block(barrier, loc);
   switch (vote) {
@@ -159,11 +160,11 @@ void fence() {
   fiber->worker->checker.fence(fiber->worker->warps[fiber->warp].clock, fiber->warp);
 }
 
-void release_after_exit(Worker& worker, unsigned rank) {
-  for (Barrier& barrier : worker.barriers[rank]) {
+void release_after_exit(Worker& worker, unsigned block) {
+  for (Barrier& barrier : worker.barriers[block]) {
     if (barrier.arrived && barrier.expected == 0 &&
-        barrier.arrived == worker.live_in_block[rank]) {
-      release(worker, barrier, rank);
+        barrier.arrived == worker.live_in_block[block]) {
+      release(worker, barrier, block);
     }
   }
 }

@@ -1,9 +1,20 @@
 // Clusters: blocks that run at the same time and see each other's shared memory.
+#include <numeric>
+
 #include "simt/hopper.h"
 #include "worker.h"
 
 namespace simt {
 namespace {
+
+ClusterBarrier& barrier_of(Worker& worker, unsigned block) {
+  return worker.cluster_barriers[block / worker.cluster_blocks];
+}
+
+unsigned live_in_cluster(const Worker& worker, unsigned block) {
+  const unsigned* first = worker.live_in_block + worker.cluster_first(block);
+  return std::accumulate(first, first + worker.cluster_blocks, 0u);
+}
 
 void complete(Worker& worker, ClusterBarrier& barrier) {
   barrier.released = barrier.clock;
@@ -20,27 +31,27 @@ void complete(Worker& worker, ClusterBarrier& barrier) {
 
 }  // namespace
 
-unsigned cluster_rank() { return current_fiber()->rank; }
+unsigned cluster_rank() { return current_fiber()->block % cluster_blocks(); }
 
-unsigned cluster_blocks() { return current()->worker->blocks; }
+unsigned cluster_blocks() { return current()->worker->cluster_blocks; }
 
 void cluster_arrive(loc_t loc) {
   Fiber* fiber = current_fiber();
   Worker& worker = *fiber->worker;
-  ClusterBarrier& barrier = worker.cluster_barrier;
+  ClusterBarrier& barrier = barrier_of(worker, fiber->block);
   fiber->place = loc;
   if (fiber->cluster_arrived) {
     fail(FaultKind::kBarrier, loc, "a second arrival at the cluster's barrier without a wait");
   }
   fiber->cluster_arrived = true;
   worker.checker.release(worker.warps[fiber->warp].clock, fiber->warp, barrier.clock);
-  if (++barrier.arrived == worker.live) complete(worker, barrier);
+  if (++barrier.arrived == live_in_cluster(worker, fiber->block)) complete(worker, barrier);
 }
 
 void cluster_wait(loc_t loc) {
   Fiber* fiber = current_fiber();
   Worker& worker = *fiber->worker;
-  ClusterBarrier& barrier = worker.cluster_barrier;
+  ClusterBarrier& barrier = barrier_of(worker, fiber->block);
   fiber->place = loc;
   if (!fiber->cluster_arrived) {
     fail(FaultKind::kBarrier, loc, "a wait at the cluster's barrier without an arrival");
@@ -60,7 +71,9 @@ uint32_t map_shared(uint32_t address, uint32_t rank, loc_t loc) {
          format("block %u of a cluster of %u", rank, cluster_blocks()));
   }
   uint32_t offset = address & ((1u << SharedMemory::kRankShift) - 1);
-  return offset | (rank + 1) << SharedMemory::kRankShift;
+  const Fiber* fiber = current_fiber();
+  uint32_t block = fiber->worker->cluster_first(fiber->block) + rank;
+  return offset | (block + 1) << SharedMemory::kRankShift;
 }
 
 void* map_pointer(const void* pointer, uint32_t rank, loc_t loc) {
@@ -68,11 +81,11 @@ void* map_pointer(const void* pointer, uint32_t rank, loc_t loc) {
   return from_smem(address, 0, 1, loc);
 }
 
-void release_cluster_after_exit(Worker& worker) {
-  ClusterBarrier& barrier = worker.cluster_barrier;
-  if (barrier.arrived && barrier.arrived == worker.live) complete(worker, barrier);
+void release_cluster_after_exit(Worker& worker, unsigned block) {
+  ClusterBarrier& barrier = barrier_of(worker, block);
+  if (barrier.arrived && barrier.arrived == live_in_cluster(worker, block)) {
+    complete(worker, barrier);
+  }
 }
-
-void leave_cluster(Worker& worker, unsigned rank) { worker.checker.leave_cluster(worker, rank); }
 
 }  // namespace simt

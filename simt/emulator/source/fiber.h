@@ -28,7 +28,7 @@ struct alignas(64) Fiber : Thread {
   const void* mbarrier;   // that it waits at
   uint32_t copy_group;    // cp.async groups committed so far
   uint32_t bulk_group;    // groups of bulk stores committed so far
-  uint32_t rank;          // of its block in the cluster
+  uint32_t block;         // index of its block among those that run at the same time
   uint32_t cluster_waits; // cluster barriers it has passed
   bool cluster_arrived;   // and has arrived at the next
   uint32_t proxy_fenced;  // time of the last fence.proxy.async, for the checker

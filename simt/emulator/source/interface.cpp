@@ -32,7 +32,8 @@ struct RawParameter {
 struct RawLaunch {
   uint32_t grid[3], block[3];
   uint32_t dynamic_shared_bytes;
-  uint32_t cluster;  // blocks, along x; 1 without clusters
+  uint32_t cluster;      // blocks, along x; 1 without clusters
+  uint32_t cooperative;  // whether all blocks run at the same time
   uint32_t schedule, copies;
   uint64_t schedule_seed, copies_seed;
 };
@@ -99,7 +100,7 @@ class WorkerPool {
  private:
   static std::unique_ptr<Worker> make() {
     auto worker = std::make_unique<Worker>();
-    constexpr size_t kBytes = size_t{kMaxClusterBlocks} * kDynamicStride;
+    constexpr size_t kBytes = size_t{kMaxBlocks} * kDynamicStride;
     void* shared = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (shared == MAP_FAILED) throw std::bad_alloc();
@@ -111,7 +112,16 @@ class WorkerPool {
   std::vector<std::unique_ptr<Worker>> idle_;
 };
 
-// Null, or why a GPU would refuse the launch.
+uint64_t blocks_of_grid(const RawLaunch& launch) {
+  return uint64_t{launch.grid[0]} * launch.grid[1] * launch.grid[2];
+}
+
+// Those that run at the same time.
+uint64_t blocks_at_once(const RawLaunch& launch) {
+  return launch.cooperative ? blocks_of_grid(launch) : launch.cluster;
+}
+
+// Null, or why a GPU would refuse the launch, or the emulator does.
 const char* refusal(const RawLaunch& launch) {
   const uint32_t* block = launch.block;
   const uint32_t* grid = launch.grid;
@@ -126,12 +136,15 @@ const char* refusal(const RawLaunch& launch) {
   if (launch.dynamic_shared_bytes > kMaxDynamicShared) {
     return "more than 232448 bytes of dynamic shared memory";
   }
-  if (launch.cluster == 0 || launch.cluster > kMaxClusterBlocks) {
+  if (launch.cluster == 0 || launch.cluster > kMaxBlocks) {
     return "a cluster of no or more than 16 blocks";
   }
   if (grid[0] % launch.cluster) return "a grid that is not whole clusters";
-  if (launch.cluster > 1 && (threads % kWarpLanes || threads * launch.cluster > kMaxThreads)) {
-    return "a cluster of more than 1024 threads, or of partial warps: not emulated";
+  uint64_t blocks = blocks_at_once(launch);
+  if (blocks > kMaxBlocks) return "a cooperative launch of more than 16 blocks: not emulated";
+  if (blocks > 1 && (threads % kWarpLanes || threads * blocks > kMaxThreads)) {
+    return "more than 1024 threads in blocks that run at the same time, or partial warps: not "
+           "emulated";
   }
   return nullptr;
 }
@@ -141,7 +154,8 @@ void set_up(Worker& worker, const LoadedLibrary& library, const RawLaunch& launc
   worker.copies = Copies(launch.copies);
   worker.schedule_random.seed(launch.schedule_seed);
   worker.copy_random.seed(launch.copies_seed);
-  worker.blocks = launch.cluster;
+  worker.blocks = unsigned(blocks_at_once(launch));
+  worker.cluster_blocks = launch.cluster;
   worker.stats = {};
   worker.fault.reset();
   SharedMemory& shared = worker.shared;
@@ -149,19 +163,16 @@ void set_up(Worker& worker, const LoadedLibrary& library, const RawLaunch& launc
   shared.static_bytes = uint32_t(library.static_shared_bytes);
   shared.dynamic_bytes = launch.dynamic_shared_bytes;
   shared.dynamic_base = (SharedMemory::kStaticBase + shared.static_bytes + 1023) / 1024 * 1024;
-  worker.fibers.grow(launch.block[0] * launch.block[1] * launch.block[2] * launch.cluster);
+  worker.fibers.grow(launch.block[0] * launch.block[1] * launch.block[2] * worker.blocks);
 }
 
 void run_grid(Worker& worker, const RawLaunch& launch) {
   dim3 grid{launch.grid[0], launch.grid[1], launch.grid[2]};
   dim3 block{launch.block[0], launch.block[1], launch.block[2]};
-  uint64_t clusters = uint64_t{grid.x} * grid.y * grid.z / launch.cluster;
-  for (uint64_t i = 0; i < clusters && !worker.fault; i++) {
-    uint64_t index = worker.schedule == Schedule::kReverse ? clusters - 1 - i : i;
-    index *= launch.cluster;
-    uint3 first{unsigned(index % grid.x), unsigned(index / grid.x % grid.y),
-                unsigned(index / grid.x / grid.y)};
-    run_blocks(worker, first, block, grid);
+  uint64_t turns = blocks_of_grid(launch) / worker.blocks;
+  for (uint64_t i = 0; i < turns && !worker.fault; i++) {
+    uint64_t turn = worker.schedule == Schedule::kReverse ? turns - 1 - i : i;
+    run_blocks(worker, turn * worker.blocks, block, grid);
   }
 }
 

@@ -170,8 +170,8 @@ void run_next(Fiber* fiber) {
   check_products_waited(fiber);
   worker.idle_yields = 0;
   worker.live--;
-  if (--worker.live_in_block[fiber->rank] == 0 && worker.blocks > 1) {
-    leave_cluster(worker, fiber->rank);
+  if (--worker.live_in_block[fiber->block] == 0 && worker.blocks > 1) {
+    worker.checker.end_block(worker, fiber->block);
   }
   worker.warps[fiber->warp].live &= ~(1u << fiber->lane);
   make_unready(fiber, Status::kDone);
@@ -180,8 +180,8 @@ void run_next(Fiber* fiber) {
     check_warpgroups_agree(worker);
     leave_for_host(fiber);
   }
-  if (worker.block_waits) release_after_exit(worker, fiber->rank);
-  release_cluster_after_exit(worker);
+  if (worker.block_waits) release_after_exit(worker, fiber->block);
+  release_cluster_after_exit(worker, fiber->block);
   run_next(fiber);
   __builtin_unreachable();
 }
@@ -192,14 +192,17 @@ void fiber_main() {
   exit_thread(fiber);
 }
 
-// `first` is the block, or the first of the cluster.
-void prepare_fiber(Worker& worker, unsigned index, uint3 first, dim3 block_size, dim3 grid_size) {
+// `first` is the first of the blocks that run at the same time.
+void prepare_fiber(Worker& worker, unsigned index, uint64_t first, dim3 block_size,
+                   dim3 grid_size) {
   Fiber* fiber = worker.fibers[index];
   unsigned thread = index % worker.block_threads;
   fiber->thread_index = {thread % block_size.x, thread / block_size.x % block_size.y,
                          thread / (block_size.x * block_size.y)};
-  fiber->rank = index / worker.block_threads;
-  fiber->block_index = {first.x + fiber->rank, first.y, first.z};
+  fiber->block = index / worker.block_threads;
+  uint64_t block = first + fiber->block;
+  fiber->block_index = {unsigned(block % grid_size.x), unsigned(block / grid_size.x % grid_size.y),
+                        unsigned(block / grid_size.x / grid_size.y)};
   fiber->block_size = block_size;
   fiber->grid_size = grid_size;
   fiber->linear = index;
@@ -230,19 +233,19 @@ void reset_blocks(Worker& worker) {
     worker.warps[w] = Warp{};
     worker.warps[w].live = worker.warps[w].ready = uint32_t((uint64_t{1} << lanes) - 1);
   }
-  worker.cluster_barrier = {};
-  for (unsigned rank = 0; rank < worker.blocks; rank++) {
-    worker.live_in_block[rank] = worker.block_threads;
-    for (Barrier& barrier : worker.barriers[rank]) barrier = Barrier{};
+  for (unsigned block = 0; block < worker.blocks; block++) {
+    worker.live_in_block[block] = worker.block_threads;
+    worker.cluster_barriers[block] = {};
+    for (Barrier& barrier : worker.barriers[block]) barrier = Barrier{};
     // All ones is NaN in every float format: what was never written shows, in the plain build too.
-    memset(worker.dynamic_shared(rank), 0xff, worker.shared.dynamic_bytes);
+    memset(worker.dynamic_shared(block), 0xff, worker.shared.dynamic_bytes);
   }
   memset(worker.shared.static_begin, 0xff, worker.shared.static_bytes);
 }
 
 }  // namespace
 
-void run_blocks(Worker& worker, uint3 first, dim3 block_size, dim3 grid_size) {
+void run_blocks(Worker& worker, uint64_t first, dim3 block_size, dim3 grid_size) {
   worker.block_threads = block_size.x * block_size.y * block_size.z;
   worker.block_warps = (worker.block_threads + kWarpLanes - 1) / kWarpLanes;
   worker.threads = worker.block_threads * worker.blocks;

@@ -23,9 +23,10 @@ inline constexpr unsigned kMaxWarps = kMaxThreads / kWarpLanes;
 inline constexpr unsigned kBarriers = 16;
 // What a block of sm_90 may have at most: 227 KiB.
 inline constexpr uint32_t kMaxDynamicShared = 232448;
-// What blocks of a cluster lie apart.
+// What the dynamic parts of blocks that run at the same time lie apart.
 inline constexpr uint32_t kDynamicStride = 256 << 10;
-inline constexpr unsigned kMaxClusterBlocks = 16;
+// Blocks that run at the same time, in one cluster or several.
+inline constexpr unsigned kMaxBlocks = 16;
 
 // The order in which ready threads run. The same numbers as in src/schedule.rs, as for `Copies`.
 enum class Schedule : uint32_t { kForward, kReverse, kRandom };
@@ -93,9 +94,9 @@ struct ClusterBarrier {
 };
 
 // Where shared memory lies. The 32-bit window of shared addresses holds the static part, then the
-// dynamic. The blocks of a cluster have their dynamic parts kDynamicStride apart; in an address the
-// bits from kRankShift on are 0 for the thread's own block, or a block's rank and 1. A cluster has
-// no static shared memory.
+// dynamic. Blocks that run at the same time have their dynamic parts kDynamicStride apart, and no
+// static part; in an address the bits from kRankShift on are 0 for the thread's own block, or the
+// index among them of a block of its cluster, and 1.
 struct SharedMemory {
   static constexpr unsigned kRankShift = 24;
   static constexpr uint32_t kStaticBase = 1024;  // so that 0 is not a shared address
@@ -123,16 +124,16 @@ struct Worker {
   Stats stats;
   std::optional<Fault> fault;
 
-  // The block, or the blocks of a cluster, which run at the same time. Their warps are numbered
-  // on: what is said of threads and warps below is said of all of them.
-  unsigned blocks, block_threads, block_warps;
+  // The blocks that run at the same time: one, a cluster, or the whole grid of a cooperative launch.
+  // Their warps are numbered on: what is said of threads and warps below is said of all of them.
+  unsigned blocks, cluster_blocks, block_threads, block_warps;
   unsigned threads, warp_count, live;
-  unsigned live_in_block[kMaxClusterBlocks];
+  unsigned live_in_block[kMaxBlocks];
   uint32_t ready_warps;
   uint64_t idle_yields;  // since something other than a yield happened
   Warp warps[kMaxWarps];
-  Barrier barriers[kMaxClusterBlocks][kBarriers];
-  ClusterBarrier cluster_barrier;
+  Barrier barriers[kMaxBlocks][kBarriers];
+  ClusterBarrier cluster_barriers[kMaxBlocks];  // of each cluster
   unsigned block_waits;  // threads that wait in a barrier of all threads
   SharedMemory shared;
   std::vector<Mbarrier> mbarriers;
@@ -141,16 +142,18 @@ struct Worker {
   Checker checker;
 
   Fiber* fiber(unsigned warp, unsigned lane) const { return fibers[warp * kWarpLanes + lane]; }
-  char* dynamic_shared(unsigned rank) const {
-    return shared.dynamic_begin + size_t{rank} * kDynamicStride;
+  char* dynamic_shared(unsigned block) const {
+    return shared.dynamic_begin + size_t{block} * kDynamicStride;
   }
+  // The first block of the cluster that a block is in.
+  unsigned cluster_first(unsigned block) const { return block - block % cluster_blocks; }
 };
 
 // ---- scheduler.cpp
 
-// Sets up the fibers of a block, or of all blocks of the cluster that it is the first of, and runs
-// them to their end, or to a fault.
-void run_blocks(Worker& worker, uint3 first, dim3 block_size, dim3 grid_size);
+// Sets up the fibers of `worker.blocks` blocks from block `first` of the grid on, counted along x,
+// then y, then z, and runs them to their end, or to a fault.
+void run_blocks(Worker& worker, uint64_t first, dim3 block_size, dim3 grid_size);
 // Makes a waiting fiber ready.
 void wake(Fiber* fiber);
 // Waits with this status until woken. The caller has noted what it waits for.
@@ -188,14 +191,12 @@ void check_warpgroups_agree(Worker& worker);
 // ---- barrier.cpp
 
 // A thread of this block has exited: a barrier of all threads may be complete.
-void release_after_exit(Worker& worker, unsigned rank);
+void release_after_exit(Worker& worker, unsigned block);
 
 // ---- cluster.cpp
 
-// Likewise, for the cluster's barrier.
-void release_cluster_after_exit(Worker& worker);
-// All threads of a block have exited: its shared memory is gone.
-void leave_cluster(Worker& worker, unsigned rank);
+// Likewise, for the barrier of this block's cluster.
+void release_cluster_after_exit(Worker& worker, unsigned block);
 
 // ---- warp.cpp
 

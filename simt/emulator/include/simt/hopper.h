@@ -59,6 +59,14 @@ void cluster_wait(loc_t loc);
 uint32_t map_shared(uint32_t address, uint32_t rank, loc_t loc);
 void* map_pointer(const void* pointer, uint32_t rank, loc_t loc);
 
+// ---- Counters in device memory, for blocks that run at the same time
+
+// red.release.gpu.add: what the thread has done or seen before comes before what follows a
+// counter_wait that finds the sum.
+void counter_add(uint32_t* counter, uint32_t value, loc_t loc);
+// ld.acquire.gpu until the counter, modulo 2^32, is at `least` or past it.
+void counter_wait(const uint32_t* counter, uint32_t least, loc_t loc);
+
 // setmaxnreg: checked, and without effect.
 void set_max_registers(int registers, loc_t loc);
 

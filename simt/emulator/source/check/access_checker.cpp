@@ -12,7 +12,7 @@
 namespace simt {
 namespace {
 
-constexpr size_t kDynamicCapacity = kMaxClusterBlocks * kDynamicStride;
+constexpr size_t kDynamicCapacity = kMaxBlocks * kDynamicStride;
 constexpr PlaceId kKnownPlace = 0x80000000;
 // Basic blocks that one thread may run on end.
 constexpr uint64_t kMaxSteps = uint64_t{1} << 26;
@@ -96,18 +96,20 @@ void Checker::begin_block(Worker& worker) {
     std::fill_n(worker.warps[w].clock.seen, kMaxWarps, block_begin_);
   }
   sees_other_blocks_ = false;
+  words_.clear();
   steps_ = 0;
-  for (unsigned rank = 0; rank < worker.blocks; rank++) {
-    size_t begin = size_t{rank} * kDynamicStride;
+  for (unsigned block = 0; block < worker.blocks; block++) {
+    size_t begin = size_t{block} * kDynamicStride;
     dynamic_shared_.set(begin, worker.shared.dynamic_bytes, ByteState::kUninitialised);
   }
   static_shared_.set(0, static_shared_.bytes, ByteState::kUninitialised);
 }
 
-// What other blocks have done in this shared memory must be ordered before the end of its block.
-void Checker::leave_cluster(Worker& worker, unsigned rank) {
+// What other blocks of the cluster have done in this shared memory must be ordered before the end
+// of its block.
+void Checker::end_block(Worker& worker, unsigned block) {
   ReleaseClock end{};
-  unsigned first = rank * worker.block_warps, last = first + worker.block_warps;
+  unsigned first = block * worker.block_warps, last = first + worker.block_warps;
   for (unsigned w = first; w < last; w++) release(worker.warps[w].clock, w, end);
   auto check = [&](unsigned warp, Time time, const char* what, size_t offset, PlaceId where) {
     bool own = warp >= first && warp < last;
@@ -115,10 +117,10 @@ void Checker::leave_cluster(Worker& worker, unsigned rank) {
     fail(FaultKind::kRace, Place::of(current_fiber()->place),
          format("block %u of the cluster ends, not ordered after a %s of its offset %zu of dynamic "
                 "shared memory by another block",
-                rank, what, offset),
+                block % worker.cluster_blocks, what, offset),
          place(where));
   };
-  size_t begin = size_t{rank} * kDynamicStride, bytes = worker.shared.dynamic_bytes;
+  size_t begin = size_t{block} * kDynamicStride, bytes = worker.shared.dynamic_bytes;
   for (size_t offset = 0; offset < bytes; offset += kWordBytes) {
     const Cell& cell = dynamic_shared_.cells[(begin + offset) / kWordBytes];
     if (cell.write_bytes) {
@@ -176,7 +178,10 @@ Time Checker::moment(Fiber* fiber) {
   return moment;
 }
 
+void Checker::acquire_fenced(WarpClock& warp) { take_over(warp.seen, warp.observed); }
+
 void Checker::fence(WarpClock& warp, unsigned index) {
+  acquire_fenced(warp);
   take_over(warp.fenced, warp.seen);
   for (Time& time : warp.fenced) time = std::max(time, settled_);
   warp.fenced[index] = warp.now;
@@ -236,6 +241,18 @@ void Checker::read(Fiber* fiber, const void* from, size_t bytes, loc_t loc) {
 void Checker::write(Fiber* fiber, void* to, size_t bytes, loc_t loc) {
   const WarpClock* clock = &fiber->worker->warps[fiber->warp].clock;
   judge({fiber, reinterpret_cast<uintptr_t>(to), bytes, Access::kWrite, id_of(loc), clock, false});
+}
+
+void Checker::atomic_read(Fiber* fiber, const void* from, size_t bytes, loc_t loc) {
+  const WarpClock* clock = &fiber->worker->warps[fiber->warp].clock;
+  auto address = reinterpret_cast<uintptr_t>(from);
+  judge({fiber, address, bytes, Access::kAtomicRead, id_of(loc), clock, false});
+}
+
+void Checker::atomic_update(Fiber* fiber, void* to, size_t bytes, loc_t loc) {
+  const WarpClock* clock = &fiber->worker->warps[fiber->warp].clock;
+  auto address = reinterpret_cast<uintptr_t>(to);
+  judge({fiber, address, bytes, Access::kAtomicUpdate, id_of(loc), clock, false});
 }
 
 void Checker::read_async(Fiber* fiber, const void* from, size_t bytes, loc_t loc) {
@@ -376,6 +393,9 @@ void Checker::judge(Event event) {
     sees_other_blocks_ = true;
     publish(*event.clock);
   }
+  if (!event.in_shared && is_atomic(event.access) && event.fiber->worker->blocks > 1) {
+    meet_at_word(event);
+  }
 
   size_t offset = shadow->offset(event.address);
   size_t end = offset + event.bytes;
@@ -396,6 +416,14 @@ void Checker::publish(const WarpClock& warp) {
   }
   take_over(published_.back().warps, settled_fenced_);
   take_over(published_.back().warps, warp.fenced);
+}
+
+void Checker::meet_at_word(const Event& event) {
+  WarpClock& warp = event.fiber->worker->warps[event.fiber->warp].clock;
+  ReleaseClock& word = words_[event.address];
+  if (reads(event.access)) take_over(warp.observed, word.seen);
+  if (event.access == Access::kAtomicStore) word = {};
+  if (writes(event.access)) take_over(word.seen, warp.fenced);
 }
 
 // Whether an earlier block has published its warp's write at this time. A block that has published

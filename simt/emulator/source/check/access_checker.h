@@ -23,6 +23,10 @@
 // Once a thread of a later block has executed a fence and then an atomic, its block may access what
 // earlier blocks wrote, as far as they have published it.
 //
+// Between blocks that run at the same time it is exact, word by word: an atomic that writes leaves
+// on its word what is fenced, an atomic that reads has `observed` what lies there, and with the
+// next fence the warp has seen what it observed.
+//
 // Clocks are kept per warp, not per thread: an arrival of one lane vouches for all 32, and so does
 // its fence.
 //
@@ -34,6 +38,7 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "check/shadow.h"
@@ -50,6 +55,7 @@ struct WarpClock {
   Time now;
   Time seen[32];
   Time fenced[32];
+  Time observed[32];
 };
 
 struct ReleaseClock {
@@ -71,8 +77,8 @@ class Checker {
   void begin_launch(Worker& worker, const LoadedLibrary& library);
   void end_launch();
   void begin_block(Worker& worker);
-  // A block of a cluster ends, and its shared memory with it.
-  void leave_cluster(Worker& worker, unsigned rank);
+  // A block ends while others run, and its shared memory with it.
+  void end_block(Worker& worker, unsigned block);
   // Something other than endless computing happened.
   void made_progress() { steps_ = 0; }
   // Counts a step of a thread, that is a basic block.
@@ -86,6 +92,8 @@ class Checker {
   void join(ReleaseClock& clock, const ReleaseClock& other);
   // A lane of the warp executes __threadfence.
   void fence(WarpClock& warp, unsigned index);
+  // Half of a fence: what atomics have read is ordered before what follows.
+  void acquire_fenced(WarpClock& warp);
   // fence.proxy.async
   void fence_proxy(Fiber* fiber);
   // A time that lies after all that the warp has done and before all that it will do.
@@ -94,6 +102,8 @@ class Checker {
   // Accesses that the emulator makes on behalf of a thread.
   void read(Fiber* fiber, const void* from, size_t bytes, loc_t loc);
   void write(Fiber* fiber, void* to, size_t bytes, loc_t loc);
+  void atomic_read(Fiber* fiber, const void* from, size_t bytes, loc_t loc);
+  void atomic_update(Fiber* fiber, void* to, size_t bytes, loc_t loc);
   void in_flight(Fiber* fiber, void* to, size_t bytes);
   void landed(Fiber* fiber, void* to, size_t bytes);
   // What bulk copies and wgmma, the asynchronous proxy, do on behalf of a thread.
@@ -137,6 +147,7 @@ class Checker {
   bool from_other_block(Time time) const { return time > launch_begin_ && time <= block_begin_; }
   bool ordered(const Event& event, unsigned warp, Time time) const;
   void publish(const WarpClock& warp);
+  void meet_at_word(const Event& event);
   bool is_published(unsigned warp, Time time) const;
   PlaceId id_of(loc_t loc);
   std::string describe(const Event& event) const;
@@ -152,6 +163,8 @@ class Checker {
   uint32_t clock_generation_ = 0;
   Time settled_fenced_[32] = {};  // what was fenced before the last barrier of the whole block
   std::vector<Published> published_;  // by the blocks of the launch so far, in their order
+  // What atomics have left on words of device memory for blocks that run at the same time.
+  std::unordered_map<uintptr_t, ReleaseClock> words_;
   // Set once a thread has executed a fence and then an atomic: it has learned that other blocks are
   // done.
   bool sees_other_blocks_ = false;

@@ -33,7 +33,10 @@ class Checker {
   void in_flight(Fiber*, void*, size_t) {}
   void landed(Fiber*, void*, size_t) {}
   void join(ReleaseClock&, const ReleaseClock&) {}
-  void leave_cluster(Worker&, unsigned) {}
+  void end_block(Worker&, unsigned) {}
+  void acquire_fenced(WarpClock&) {}
+  void atomic_read(Fiber*, const void*, size_t, loc_t) {}
+  void atomic_update(Fiber*, void*, size_t, loc_t) {}
   void fence_proxy(Fiber*) {}
   uint32_t moment(Fiber*) { return 0; }
   void read_async(Fiber*, const void*, size_t, loc_t) {}
