@@ -79,15 +79,20 @@ def strong_answers(strong: Strong) -> list[Answer]:
     return [one for i in range(0, count, size) for one in strong.answers(range(i, min(i + size, count)))]
 
 
-def in_f32(run: Run, arguments: argparse.Namespace, work: Path) -> dict[str, check.Agreement]:
-    """What both versions have in common with the engine on the first requests in f32, all candidate lists compared."""
+def in_f32(
+    run: Run, arguments: argparse.Namespace, work: Path
+) -> tuple[dict[str, check.Agreement], list[Answer]]:
+    """What both versions have in common with the engine on the first requests in f32, all candidate lists compared.
+
+    The engine's answers too.
+    """
     exact = run.in_f32().first(arguments.exact, work)
     engine = exact.engine.answers(exact.path, lists=True)
     found = {"strong, f32": check.compare(strong_answers(exact.strong(len(engine))), engine)}
     if arguments.naive:
         naive, count = exact.naive(), min(arguments.naive, len(engine))
         found["naive, f32"] = check.compare([naive.answer(row) for row in range(count)], engine[:count])
-    return found
+    return found, engine
 
 
 def strong_times(strong: Strong, runs: int, warm_up: int) -> tuple[timing.Times, timing.Times]:
@@ -115,12 +120,15 @@ Times = dict[str, list[timing.Times]]
 
 def contest(run: Run, arguments: argparse.Namespace, work: Path) -> tuple[dict[str, check.Agreement], Times]:
     """Compares answers and takes times, one contestant after the other at each size, so that none waits for another."""
-    agreed = in_f32(run, arguments, work) if arguments.exact else {}
+    agreed, exact = in_f32(run, arguments, work) if arguments.exact else ({}, [])
     theirs = run.engine.answers(run.path, lists=False)
     times: Times = {"bidslate": [], "strong": [], "strong, host before": [], "naive": []}
     for batch in arguments.batch:
         strong = run.strong(batch)
-        agreed[f"strong, batch {batch}"] = check.compare(strong_answers(strong), theirs)
+        ours = strong_answers(strong)
+        agreed[f"strong, batch {batch}"] = one = check.compare(ours, theirs)
+        if run.options.dtype != torch.float32 and exact:
+            one.exact = check.against(ours, theirs, exact)
         if not arguments.check_only:
             seconds = run.engine.seconds(run.path, batch, arguments.runs, arguments.warm_up)
             times["bidslate"].append(timing.Times(batch, seconds))
@@ -183,7 +191,7 @@ def parsed() -> argparse.Namespace:
         "--graph", action="store_true", help="one CUDA graph of the strong version's whole run"
     )
     parser.add_argument(
-        "--exact", type=int, default=8, metavar="N", help="requests compared in f32 first, list by list"
+        "--exact", type=int, default=32, metavar="N", help="requests compared in f32 first, list by list"
     )
     parser.add_argument("--check-only", action="store_true", help="compare answers, time nothing")
     parser.add_argument(
@@ -253,8 +261,15 @@ def main() -> None:
         for name, one in agreed.items():
             verdict = "" if holds[name] else "; too few: no ratios"
             ties = f", {one.near_ties} near-ties" if one.near_ties else ""
+            told = one.exact
+            exact = (
+                f"; f32's winner for {told.ours} of {told.requests}, by the engine for {told.theirs}"
+                if told
+                else ""
+            )
             print(
-                f"{name}: {one.winners} of {one.requests} winners as the engine's{ties}{verdict}", flush=True
+                f"{name}: {one.winners} of {one.requests} winners as the engine's{ties}{exact}{verdict}",
+                flush=True,
             )
         if not arguments.check_only:
             found["ratios"] = ratios(times) if all(holds.values()) else {}

@@ -7,6 +7,7 @@ early.
 import contextlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from worlds import random_model
 import torch_ega
 from bidslate_train import allocation, engine, export
 from bidslate_train.lines import Refused
-from ega import check, search, timing
+from ega import check, ops, search, timing
 from ega.answer import Answer, Lists
 from ega.asked import World, plain
 from ega.batch import Nodes
@@ -316,6 +317,44 @@ def test_near_ties_are_told_from_differences():
     assert not compared(1, a, 1, lists((1, -1.0, 2.0))).holds(torch.float32)
     few = check.compare([answer(1, None)] * 19, [answer(1, None)] * 18 + [answer(2, None)])
     assert few.share == pytest.approx(18 / 19) and not few.holds(torch.bfloat16)
+
+
+def test_bf16_is_held_against_f32_where_both_round():
+    true = [answer(1, None)] * 128
+
+    def misses(*places):
+        return [answer(2 if i in places else 1, None) for i in range(128)]
+
+    # As far from f32 as the other, though not on the same requests: less than 95 % in common.
+    ours, theirs = misses(*range(8)), misses(*range(8, 16))
+    found = check.compare(ours, theirs)
+    assert found.share == 112 / 128 and not found.holds(torch.bfloat16)
+    found.exact = check.against(ours, theirs, true)
+    assert asdict(found.exact) == {
+        "requests": 128,
+        "ours": 120,
+        "theirs": 120,
+        "only_ours": 8,
+        "only_theirs": 8,
+    }
+    assert found.holds(torch.bfloat16)
+    # Twice as many would be chance in one case of twenty or less, and a few requests say nothing.
+    found.exact = check.against(misses(*range(24)), misses(*range(120, 128)), true)
+    assert not found.holds(torch.bfloat16)
+    found.exact = check.against(ours, theirs, true[:31])
+    assert found.exact.requests == 31 and not found.holds(torch.bfloat16)
+
+
+@pytest.mark.skipif(not hasattr(torch.library, "custom_op"), reason="needs torch 2.4")
+def test_a_product_with_sums_in_f32_leaves_compiled_code_in_one_piece():
+    x, gate_up, down = (torch.randn(shape).bfloat16() for shape in ((2, 3, 8), (32, 8), (8, 16)))
+    whole = torch.compile(ops.swiglu, backend="aot_eager", fullgraph=True)
+    found = whole(x, gate_up, down)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, ops.swiglu(x, gate_up, down))
+    hidden = torch.nn.functional.linear(x, gate_up).chunk(2, -1)
+    product = torch.nn.functional.silu(hidden[0]) * hidden[1]
+    assert torch.equal(found, torch.nn.functional.linear(product.float(), down.float()))
 
 
 def test_percentiles_are_samples():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,13 +11,33 @@ import torch
 
 from .answer import Answer, Lists
 
-LEAST_SHARE = {torch.float32: 1.0, torch.bfloat16: 0.95}
-"""The share of requests that must have the same winner, by the type of the products. In f32 a request counts too whose
-difference is a near-tie."""
+LEAST_SHARE = 0.95
+"""The share of requests with the same winner that says enough by itself in bf16."""
+LEAST_REQUESTS = 32
+"""Requests that it takes to hold two contestants against f32."""
 SCORE_TIE = 1e-3
 """Scores this close to the last beam that is kept may fall on either side of the cut."""
 REWARD_TIE = 1e-4
 """Rewards this close, relative to the higher one, may change places."""
+
+
+@dataclass
+class Exact:
+    """How often two contestants in bf16 show what the engine does in f32, on the same requests."""
+
+    requests: int = 0
+    ours: int = 0
+    theirs: int = 0
+    only_ours: int = 0  # requests of which the other misses f32's winner
+    only_theirs: int = 0
+
+    def holds(self) -> bool:
+        """Whether we miss no more of f32's winners than they do, but for chance.
+
+        Two standard deviations of chance (McNemar): of the requests that one alone misses, either misses half.
+        """
+        apart = self.only_theirs + self.only_ours
+        return self.requests >= LEAST_REQUESTS and self.only_theirs - self.only_ours <= 2 * math.sqrt(apart)
 
 
 @dataclass
@@ -31,6 +52,7 @@ class Agreement:
     common_lists: int = 0  # and found by both
     payment_micros: int = 0  # the largest difference of a payment in lists with the same winner
     different: list[int] = field(default_factory=list)  # requests that neither agree nor are near-ties
+    exact: Exact | None = None  # both in bf16, against f32
 
     @property
     def share(self) -> float:
@@ -38,10 +60,10 @@ class Agreement:
         return self.winners / max(1, self.requests)
 
     def holds(self, dtype: torch.dtype) -> bool:
-        """Whether times may be compared."""
+        """Whether times may be compared: in f32 all agree or are near-ties, in bf16 as many as rounding lets."""
         if dtype == torch.float32:
             return self.requests > 0 and not self.different
-        return self.share >= LEAST_SHARE[dtype]
+        return self.share >= LEAST_SHARE or (self.exact is not None and self.exact.holds())
 
     def facts(self) -> dict[str, Any]:
         """All of it as JSON."""
@@ -69,6 +91,19 @@ def compare(ours: Sequence[Answer], theirs: Sequence[Answer]) -> Agreement:
             found.near_ties += alike and not (same and set(a.shown) == set(b.shown))
         if not alike:
             found.different.append(row)
+    return found
+
+
+def against(ours: Sequence[Answer], theirs: Sequence[Answer], exact: Sequence[Answer]) -> Exact:
+    """Holds two contestants against the f32 answers to the first of their requests."""
+    found = Exact()
+    for own, other, true in zip(ours, theirs, exact, strict=False):
+        hit, other_hit = own.shown == true.shown, other.shown == true.shown
+        found.requests += 1
+        found.ours += hit
+        found.theirs += other_hit
+        found.only_ours += hit and not other_hit
+        found.only_theirs += other_hit and not hit
     return found
 
 

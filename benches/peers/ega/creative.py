@@ -26,8 +26,7 @@ def choose_creatives(weights: Weights, encoded: Encoded, states: Tensor, items: 
     An item has at most `most` creatives; of two with the same codes the first is chosen, of an empty slot none, -1.
     """
     w, c = weights, weights.config
-    batch, slots, d = items.shape[0], items.shape[1] * items.shape[2], c.hidden_size
-    head = d // c.num_heads
+    head = c.hidden_size // c.num_heads
     cos, sin = ops.angles(c.creative_code_layers, head, c.rope_theta, items.device)
     item = items.clamp(min=0).flatten(1)
     first = w.first_creative[item].unsqueeze(2)
@@ -37,13 +36,13 @@ def choose_creatives(weights: Weights, encoded: Encoded, states: Tensor, items: 
     codes = w.creative_codes[row]
 
     state = ops.rms_norm(states.flatten(1, 2), w.creative_hidden_norm, c.rms_eps)
-    state = ops.linear(state, w.creative_hidden).float()
+    state = ops.sums(state, w.creative_hidden)
     given = w.creative_start
     past: list[tuple[Tensor, Tensor]] = []
     for layer in range(c.creative_code_layers):
         x = _block(w, encoded, state + given, (cos[layer], sin[layer]), past)
         x = ops.rms_norm(x, w.creative_norm, c.rms_eps)
-        logits = ops.logits(x.flatten(0, 1), w.creative_head[layer]).view(batch, slots, -1)
+        logits = ops.sums(x, w.creative_head[layer])
         code = _greedy(logits, codes[..., layer], open_rows)
         open_rows = open_rows & (codes[..., layer] == code.unsqueeze(2))
         given = w.creative_inputs[layer * c.codebook_size + code]
@@ -68,8 +67,8 @@ def _block(
     past.append((ops.rotate(k, *turn), v))
     keys, values = (torch.cat(parts, 2) for parts in zip(*past, strict=True))
     mixed = ops.attend(ops.rotate(q, *turn), keys, values)
-    x = x + ops.linear(mixed.reshape(x.shape), block.attention.out)
+    x = x + ops.sums(mixed.reshape(x.shape), block.attention.out)
     q = ops.heads(ops.linear(ops.rms_norm(x, block.cross_norm, c.rms_eps), block.cross_query), c.num_heads)
     mixed = ops.attend(q, encoded.keys[-1], encoded.values[-1], encoded.bias)
-    x = x + ops.linear(ops.joined(mixed), block.cross_out)
+    x = x + ops.sums(ops.joined(mixed), block.cross_out)
     return x + ops.swiglu(ops.rms_norm(x, block.ffn.norm, c.rms_eps), block.ffn.gate_up, block.ffn.down)

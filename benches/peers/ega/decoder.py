@@ -34,13 +34,13 @@ def after_self_attention(
     block: Decoding, x: Tensor, mixed: Tensor, heads: int, eps: float
 ) -> tuple[Tensor, Tensor]:
     """X [B, Q, d] with self-attention added, and the queries of cross-attention."""
-    x = x + ops.linear(ops.joined(mixed), block.attention.out)
+    x = x + ops.sums(ops.joined(mixed), block.attention.out)
     return x, ops.heads(ops.linear(ops.rms_norm(x, block.cross_norm, eps), block.cross_query), heads)
 
 
 def after_cross_attention(block: Decoding, x: Tensor, mixed: Tensor, eps: float) -> Tensor:
     """The block's output [B, Q, d]."""
-    x = x + ops.linear(ops.joined(mixed), block.cross_out)
+    x = x + ops.sums(ops.joined(mixed), block.cross_out)
     return x + ops.swiglu(ops.rms_norm(x, block.ffn.norm, eps), block.ffn.gate_up, block.ffn.down)
 
 
@@ -90,4 +90,4 @@ class Decoder:
 
     def logits(self, hidden: Tensor, layer: int) -> Tensor:
         """Logits [B, Q, W] f32 of the next code, of this layer, from hidden states [B, Q, d]."""
-        return ops.logits(hidden.flatten(0, 1), self.weights.poi_head[layer]).unflatten(0, hidden.shape[:2])
+        return ops.sums(hidden, self.weights.poi_head[layer])

@@ -81,7 +81,7 @@ def encode_block(
     q, k, v = (ops.heads(part, heads) for part in joint.chunk(3, -1))
     if angles is not None:
         q, k = ops.rotate(q, *angles), ops.rotate(k, *angles)
-    x = x + ops.linear(ops.joined(ops.attend(q, k, v, bias)), a.out)
+    x = x + ops.sums(ops.joined(ops.attend(q, k, v, bias)), a.out)
     f = block.ffn
     return x + ops.swiglu(ops.rms_norm(x, f.norm, eps), f.gate_up, f.down)
 

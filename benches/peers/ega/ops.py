@@ -1,4 +1,8 @@
-"""The operations of the strong version. Sums of products and norms are f32, operands of products the weights' type."""
+"""The operations of the strong version. Operands of products are of the weights' type.
+
+Norms, logits, the residual stream and the products that are added to it are f32; queries, keys, values and what a
+SwiGLU holds inside are of the weights' type again, as a good engineer has them: half the bytes.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,7 @@ from torch.nn import functional as F  # noqa: N812 -- the customary name
 _SDPA = getattr(F, "scaled_dot_product_attention", None)
 _SUMS_IN_F32 = torch.__version__ >= (2, 8)
 """Whether a product of bf16 may give f32 on a GPU."""
-_COMPILER = getattr(torch, "compiler", None)
-
-
-def _never_compiled(function: Callable) -> Callable:
-    """Left to PyTorch's own kernels: not every version compiles a product that gives another type."""
-    return _COMPILER.disable(function) if _COMPILER else function
+_LIBRARY = getattr(torch, "library", None)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -30,15 +29,35 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return F.linear(x.to(weight.dtype), weight)
 
 
-@_never_compiled
-def logits(x: Tensor, weight: Tensor) -> Tensor:
-    """X [m, k] times weight [n, k]: operands in the weight's type, sums kept in f32."""
-    x = x.to(weight.dtype)
+def _sums(x: Tensor, weight: Tensor) -> Tensor:
+    """X [m, k] times weight [n, k], both of one type; f32 comes out."""
     if weight.dtype == torch.float32:
         return F.linear(x, weight)
     if weight.is_cuda and _SUMS_IN_F32:
         return torch.mm(x, weight.t(), out_dtype=torch.float32)
     return F.linear(x.float(), weight.float())
+
+
+def _opaque(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """An operation that a compiler leaves as it is, with what surrounds it in one piece.
+
+    Not every version compiles a product that gives another type.
+    """
+    if not hasattr(_LIBRARY, "custom_op"):
+        return function
+    whole = torch.library.custom_op(
+        "ega::sums", function, mutates_args=(), schema="(Tensor x, Tensor weight) -> Tensor"
+    )
+    whole.register_fake(lambda x, weight: x.new_empty((x.shape[0], weight.shape[0]), dtype=torch.float32))
+    return whole
+
+
+_SUMS = _opaque(_sums)
+
+
+def sums(x: Tensor, weight: Tensor) -> Tensor:
+    """X [..., k] times weight [n, k]: operands in the weight's type, sums kept in f32."""
+    return _SUMS(x.to(weight.dtype).flatten(0, -2), weight).unflatten(0, x.shape[:-1])
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -74,9 +93,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def swiglu(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """Down(silu(gate x) * up x), gate and up in one product."""
+    """Down(silu(gate x) * up x) in f32, gate and up in one product."""
     gate, up = linear(x, gate_up).chunk(2, -1)
-    return linear(F.silu(gate) * up, down)
+    return sums(F.silu(gate) * up, down)
 
 
 def pick(table: Tensor, index: Tensor) -> Tensor:

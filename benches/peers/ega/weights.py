@@ -156,7 +156,7 @@ class Weights:
         crosses = [block.cross_attn for block in (*blocks, model.creative["block"])]
         hidden, embedded = model.creative["proj"].weight.chunk(2, 1)
         first = SPECIALS + c.poi_code_layers * c.codebook_size
-        inputs = ops.linear(model.creative["embed_norm"](model.embed.weight), embedded.to(dtype)).float()
+        inputs = ops.sums(model.creative["embed_norm"](model.embed.weight), embedded.to(dtype))
         poi, creative, interest, raw = model.reward["input"].weight.split(
             [c.hidden_size, c.hidden_size, c.hidden_size, c.item_embedding_size], 1
         )
