@@ -1,4 +1,5 @@
-//! The kernels on a GPU: each operation and each stage of a model by itself, and whole allocations.
+//! The kernels on a GPU: each operation and each stage of a model by itself, whole allocations, and
+//! their latency under load.
 //!
 //! `BIDSLATE_DEVICE=cuda:0` names the GPU (feature `cuda`). `BIDSLATE_DEVICE=emulator` runs the same code on the emulator,
 //! at sizes that mean nothing, to see that it runs: with `--test`, once each. Times of single operations and stages are
@@ -8,6 +9,8 @@
 
 #[path = "gpu/allocations.rs"]
 mod allocations;
+#[path = "load/arrivals.rs"]
+mod arrivals;
 #[path = "gpu/attentions.rs"]
 mod attentions;
 #[path = "gpu/auctions.rs"]
@@ -18,8 +21,16 @@ mod costs;
 mod device;
 #[path = "../tests/kernels/emulator.rs"]
 mod emulator;
+#[path = "gpu/engines.rs"]
+mod engines;
+#[path = "load/experiment.rs"]
+mod experiment;
 #[path = "../tests/kernels/gpu.rs"]
 mod gpu;
+#[path = "load/latencies.rs"]
+mod latencies;
+#[path = "gpu/loads.rs"]
+mod loads;
 #[path = "gpu/pass.rs"]
 mod pass;
 #[path = "gpu/products.rs"]
@@ -30,6 +41,8 @@ mod quantizer;
 mod rules;
 #[path = "gpu/searches.rs"]
 mod searches;
+#[path = "load/serving.rs"]
+mod serving;
 #[path = "gpu/stages.rs"]
 mod stages;
 
@@ -39,7 +52,7 @@ use device::Device;
 type Bench = (&'static str, fn(&mut Criterion, &Device));
 
 /// What is measured, by name: `BIDSLATE_BENCH` names one of them, and the others are not even set up.
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     ("products", products::bench),
     ("attentions", attentions::bench),
     ("searches", searches::bench),
@@ -47,6 +60,7 @@ const BENCHES: [Bench; 7] = [
     ("quantizer", quantizer::bench),
     ("stages", stages::bench),
     ("allocations", allocations::bench),
+    ("loads", loads::bench),
 ];
 
 fn main() {

@@ -2,17 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use bidslate::engine::{Engine, Limits, Report};
-use bidslate::model::config::{ModelConfig, ModelSize};
-use bidslate::model::init::init_model;
-use bidslate::model::weights::WeightType;
-use bidslate::request::{Candidates, Request};
+use bidslate::engine::{Engine, Report};
+use bidslate::request::Request;
 use bidslate::response::Timings;
-use bidslate::synthetic;
 use criterion::Criterion;
 
 use crate::costs::{Stages, throughput};
 use crate::device::Device;
+use crate::engines;
 
 /// A stage: its name, and its time in a run.
 type Stage = (&'static str, fn(&Timings) -> u64);
@@ -29,7 +26,8 @@ const STAGES: [Stage; 6] = [
 pub fn bench(criterion: &mut Criterion, device: &Device) {
     for model in device.models() {
         for batch in device.batches() {
-            let (engine, requests) = engine(device, model, batch);
+            let streams = vec![device.stream.clone()];
+            let (engine, requests) = engines::build(device, &device.config(model), streams, batch, batch);
             let config = engine.config();
             let d = config.hidden_size;
             let mut group = criterion.benchmark_group(format!("allocate d {d}, batch {batch}"));
@@ -63,28 +61,4 @@ fn timings(engine: &Engine, requests: &[Request]) -> Timings {
     let report = Report { timings: true, ..Report::default() };
     let answer = engine.allocate_with(requests, report).remove(0).expect("an answer");
     answer.timings.expect("timings were asked for")
-}
-
-/// An engine with random weights, and requests of full histories that leave all slots contested.
-fn engine(device: &Device, model: ModelSize, batch: usize) -> (Engine, Vec<Request>) {
-    let config = ModelConfig::of_size(model);
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    init_model(dir.path(), &config, WeightType::BF16, 1).expect("a model");
-    let catalog = synthetic::catalog(&config, device.pick(20_000, 300), 1);
-    catalog.write(&dir.path().join("catalog.safetensors"), &config).expect("a catalog");
-    let limits = Limits {
-        batch,
-        history: config.history_len,
-        beams: config.beam_width,
-        candidates: 2000,
-        slots: config.list_len,
-    };
-    let builder = Engine::builder().model(dir.path()).streams(vec![device.stream.clone()]);
-    let engine = builder.limits(limits).build().expect("an engine");
-    let request = |json: serde_json::Value| {
-        let request = Request::from_json(json.to_string().as_bytes()).expect("a request");
-        Request { candidates: Candidates::All, policy: Default::default(), ..request }
-    };
-    let requests = synthetic::requests(&catalog, &config, batch, 1).into_iter().map(request).collect();
-    (engine, requests)
 }

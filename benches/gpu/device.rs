@@ -53,6 +53,16 @@ impl Device {
         Some(Self { stream, emulated, rng, sweep, sweep_bytes })
     }
 
+    /// So many streams of its own for an engine; on the emulator, which runs one thing at a time, one.
+    pub fn streams(&self, count: usize) -> Vec<Arc<dyn Stream>> {
+        if self.emulated {
+            return vec![self.stream.clone()];
+        }
+        let name = std::env::var("BIDSLATE_DEVICE").expect("the device's name");
+        let device: bidslate::engine::Device = name.parse().expect("a device");
+        device.streams(count).expect("streams of the device")
+    }
+
     /// One of two values: for a GPU, or for the emulator.
     pub fn pick<T>(&self, gpu: T, emulated: T) -> T {
         if self.emulated { emulated } else { gpu }

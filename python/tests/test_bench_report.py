@@ -159,5 +159,11 @@ def test_what_has_run_is_told_from_the_reports(report: dict) -> None:
     assert "| selection, 30 steps | 180 us at batch 1 | not measured |" in text
     figure = {"median_ns": 2e5, "low_ns": 1e5, "high_ns": 3e5, "throughput": {"Bytes": 1e6}}
     names = {"search 1x64 beams, 30 steps, 20000 items/gpu": figure}
+    assert "| latency under a steady load, d 256 | p99 within 1.3 times p50 | not measured |" in text
+    load = {"p99_over_p50": 1.2, "p99_ms": 3.6, "p50_ms": 3.0, "rate": 150.0}
+    loads = {"loads": {"figures": {}, "loads": {"d 256, poisson, 50 %": load, "d 256, poisson, 70 %": load}}}
+    told = runs.document([report | {"check": "bench", "benches": loads}])
+    line = next(line for line in told.splitlines() if "steady load, d 256" in line)
+    assert line.count("p99 1.20 of p50 (3.60 of 3.00 ms) at 150 requests/s (NVIDIA H100 80GB HBM3, abc)") == 1
     reached = runs.document([report | {"check": "bench", "benches": {"searches": {"figures": names}}}])
     assert "| 180 us at batch 1 | 200.0 us, 5e+09/s (NVIDIA H100 80GB HBM3, abc) |" in reached

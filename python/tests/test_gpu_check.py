@@ -23,8 +23,14 @@ case "$*" in
 *) echo "linear linear" >>"$BIDSLATE_LAUNCHED"; echo "test result: ok. 1 passed" ;;
 esac
 """
-# One benchmark for each group, as criterion writes it.
+# One benchmark for each group, as criterion writes it, or the latencies of a load.
 BENCH = """
+if [ "$BIDSLATE_BENCH" = loads ]; then
+  times='"p50_ms": 2.0, "p90_ms": 2.1, "p99_ms": 2.5, "max_ms": 3.0, "p99_over_p50": 1.25'
+  echo "{\\"d 512, poisson, 50 %\\": {$times, \\"rate\\": 200.0, \\"capacity\\": 400.0, \\"requests\\": 9,
+    \\"callers\\": 2, \\"batch\\": 16, \\"mean_batch\\": 1.5}}" >"$BIDSLATE_LOADS"
+  exit
+fi
 home="$CRITERION_HOME/one/new"
 mkdir -p "$home"
 case "$BIDSLATE_BENCH" in
@@ -113,6 +119,11 @@ def test_all_runs_every_part_and_reports(stage: Path) -> None:
     assert "| encoder | 512 | 8 | 2 ms | 1 ms to 3 ms | 4000 | 395 " in run.stdout
     assert "6.400e+04/s  allocate d 512, batch 128/engine" in run.stdout
     assert (stage / "bench-roofline.svg").exists()
+    assert "p99 1.25 of p50 (2.50 of 2.00 ms) at 200 requests/s" in run.stdout
+    assert (
+        "| d 512, poisson, 50 % | 200 | 400 | 2.00 ms | 2.10 ms | 2.50 ms | 3.00 ms | 1.25 | 1.5 |"
+        in run.stdout
+    )
 
 
 def test_a_part_that_fails_is_told_and_the_others_run(stage: Path) -> None:
@@ -131,7 +142,32 @@ def test_time_that_is_up_ends_all_of_it_and_is_taken_up_again(stage: Path) -> No
     run = gpu_check(stage, "bench", GPU_CHECK_STARTED="-1e9")
     assert run.returncode == 75
     assert "run the same command again" in run.stdout
+    assert "left of this part: products; attentions; " in run.stdout
     assert gpu_check(stage, "bench").returncode == 0
+
+
+def test_the_peer_goes_on_where_it_ended(stage: Path) -> None:
+    # It ends at its second run, where the machine lacks something.
+    log, lacking = stage / "log", stage / "lacking"
+    lines = (
+        "import os, sys",
+        f"if 'models/base' in ' '.join(sys.argv) and os.path.exists({str(lacking)!r}): sys.exit(2)",
+        f"print(*sys.argv[1:], file=open({str(log)!r}, 'a'))",
+    )
+    (stage / "torch_ega.py").write_text("\n".join(lines) + TORCH_EGA)
+    lacking.touch()
+    assert gpu_check(stage, "peer").returncode == 2
+    assert list(json.loads((stage / "peer.json").read_text())["benches"]) == ["requests of small, batch 1"]
+    lacking.unlink()
+    run = gpu_check(stage, "peer")
+    assert run.returncode == 0, run.stdout + run.stderr
+    done = list(json.loads((stage / "peer.json").read_text())["benches"])
+    first = [
+        f"requests of {model}, batch {batch}" for batch in (1, 128) for model in ("small", "base", "large")
+    ]
+    assert done[:9] == [*first, "products", "attentions", "quantizer"]
+    asked = log.read_text().splitlines()
+    assert len(asked) == len(set(asked)) == 20
 
 
 def test_without_a_gpu_nothing_begins(stage: Path) -> None:

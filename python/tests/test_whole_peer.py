@@ -34,7 +34,15 @@ def test_times_count_where_answers_agree(tmp_path):
     assert {"--graph", "--compile", "--all-ads"} < set(arguments) and "--naive" not in arguments
 
 
-def test_lists_are_compared_once_and_the_naive_version_is_apart(tmp_path):
+def test_the_most_telling_runs_come_first():
+    runs = list(whole_peer.RUNS.values())
+    first = [(model, batch) for batch in (1, 128) for model in ("small", "base", "large")]
+    assert runs[:6] == first == list(whole_peer.FIRST.values())
+    assert set(runs) == {(model, batch) for model in whole_peer.MODELS for batch in (1, 8, 32, 128, None)}
+    assert [batch for _, batch in runs[-4:]] == [None] * 4
+
+
+def test_the_naive_version_is_apart(tmp_path):
     there = place(tmp_path, "")
     arguments = whole_peer.run(there, "nyc", 1, 60)["found"]["arguments"]
     assert not {"--naive", "--exact", "--all-ads"} & set(arguments)

@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 
 from .figures import Json, per_second
+from .loads import told
 
+# Poisson arrivals at half of the capacity.
+STEADY = "p99 within 1.3 times p50"
 # What is aimed at on an H100: what, the aim, and the benchmark that shows it.
 GATES = (
     (
@@ -32,6 +35,9 @@ GATES = (
     ("throughput, d 256", "5,000 requests a second at batch 128", "allocate d 256, batch 128/engine"),
     ("throughput, d 512", "1,850 requests a second at batch 128", "allocate d 512, batch 128/engine"),
     ("throughput, d 1024", "620 requests a second at batch 128", "allocate d 1024, batch 128/engine"),
+    ("latency under a steady load, d 256", STEADY, "d 256, poisson, 50 %"),
+    ("latency under a steady load, d 512", STEADY, "d 512, poisson, 50 %"),
+    ("latency under a steady load, d 1024", STEADY, "d 1024, poisson, 50 %"),
 )
 
 
@@ -55,7 +61,7 @@ What `gpu-check probe` found: medians. All samples are in the reports.
 ## Speed
 
 What is aimed at on an H100, and the figures of `gpu-check bench` and `gpu-check peer`. Throughput counts floating
-point operations, bytes or requests, as the bench does.
+point operations, bytes or requests, as the bench does. A steady load is Poisson arrivals at half of the capacity.
 
 {speed}
 """
@@ -118,6 +124,8 @@ def reached(name: str | None, reports: list[Json]) -> Iterator[str]:
     """The figures of a benchmark in the reports, the latest last."""
     for report in sorted(reports, key=lambda report: report["date"]):
         for result in report["benches"].values():
+            if load := result.get("loads", {}).get(name):
+                yield f"{told(load)} ({report['device']}, {report['commit']})"
             figure = result["figures"].get(name)
             if figure:
                 found = f"{figure['median_ns'] / 1e3:.1f} us, {per_second(name, figure):.3g}/s"

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from . import plots
+from . import loads, plots
 from .figures import Card, Figure, Json, card, figures
 
 HEAD = (
@@ -40,6 +40,7 @@ def document(report: Json, found: list[Figure], limits: Card | None, plots: tupl
     lines += [f"![Latency by batch]({plots[0]})", "", f"![Share of the roofline]({plots[1]})", ""]
     lines += [f"| {' | '.join(HEAD)} |", "|" + " --- |" * len(HEAD)]
     lines += [f"| {' | '.join(row(one, limits))} |" for one in found]
+    lines += loads.section(report)
     return "\n".join(lines) + "\n"
 
 
