@@ -1,5 +1,5 @@
-// y = x W^T by Hopper's own instructions: linear.cu with bulk copies and wgmma. No launcher calls
-// it: it has run in the emulator alone, never on a card, and linear.cu serves every shape.
+// y = x W^T by Hopper's own instructions: linear.cu with bulk copies and wgmma. It is off: it has
+// run in the emulator alone, never on a card, and linear.cu serves every shape.
 //
 //   x  bf16 [m, k], by a tensor map with boxes of 128 rows of 64, swizzled by 128 bytes
 //   w  bf16 [n, k], likewise

@@ -287,6 +287,14 @@ pub enum DeviceError {
         /// The oldest that is supported.
         needed: String,
     },
+    /// What was asked for is made for Hopper.
+    #[error("{device}: its architecture is {found}, and kernels for Hopper run on sm_90 alone")]
+    NotHopper {
+        /// The device.
+        device: String,
+        /// Its architecture.
+        found: String,
+    },
     /// Device memory does not suffice.
     #[error("{device}: {needed} bytes of device memory are needed, {free} of {total} are free")]
     OutOfMemory {

@@ -75,6 +75,16 @@ fn wrong_launches_are_refused() {
 }
 
 #[test]
+fn clusters_and_tensor_maps_reach_the_driver() {
+    run("hopper", &[]);
+}
+
+#[test]
+fn what_is_made_for_hopper_is_refused_elsewhere() {
+    run("another_architecture", &[("FAKE_CAPABILITY", "100")]);
+}
+
+#[test]
 fn memory_that_runs_out_is_told_with_figures() {
     run("out_of_memory", &[("FAKE_MEMORY", "1000")]);
 }
@@ -88,7 +98,7 @@ mod scenarios {
     use std::sync::Arc;
 
     use bidslate::cuda::driver::Driver;
-    use bidslate::cuda::launch::{Buffer, Kernel, KernelArgument, LaunchShape, Stream};
+    use bidslate::cuda::launch::{Boxes, Buffer, Kernel, KernelArgument, LaunchShape, Stream, Swizzle};
     use bidslate::error::DeviceError;
 
     bidslate::kernels! {
@@ -101,7 +111,7 @@ mod scenarios {
     /// So many rows lose the context.
     const FAULT: u32 = 0xfa117;
 
-    const SHAPE: LaunchShape = LaunchShape { grid: [1, 1, 1], block: 128, shared_bytes: 0 };
+    const SHAPE: LaunchShape = LaunchShape::new([1, 1, 1], 128);
 
     fn refusal(index: usize) -> DeviceError {
         Driver::open(index).err().expect("the device is not there")
@@ -229,12 +239,12 @@ mod scenarios {
         static UNKNOWN: Kernel = Kernel { name: "nothing", file: "ptx_check", parameters: &[] };
         let stream = stream();
         let launch =
-            |kernel, arguments: &[_]| stream.launch(kernel, SHAPE, arguments).unwrap_err().to_string();
+            |kernel, arguments: &[&[u8]]| stream.launch(kernel, SHAPE, arguments).unwrap_err().to_string();
         let error = launch(&UNKNOWN, &[]);
         assert!(error.contains("nothing") && error.contains("kernels/ptx_check.cu"), "{error}");
-        let error = launch(&KERNELS[0], &[1u64.argument(), 2u64.argument()]);
+        let error = launch(&KERNELS[0], &[1u64.bytes(), 2u64.bytes()]);
         assert!(error.contains("arguments of [8, 8] bytes, expected [8, 8, 4]"), "{error}");
-        let error = launch(&KERNELS[0], &[1u64.argument(), 2u64.argument(), 3u64.argument()]);
+        let error = launch(&KERNELS[0], &[1u64.bytes(), 2u64.bytes(), 3u64.bytes()]);
         assert!(error.contains("arguments of [8, 8, 8] bytes, expected [8, 8, 4]"), "{error}");
 
         let mut buffer = Buffer::from_slice(&stream, &[0u8; 16]).unwrap();
@@ -245,6 +255,56 @@ mod scenarios {
         let error = with_shared((227 << 10) + 1).unwrap_err().to_string();
         assert!(error.contains("ptx_stream_copy: INVALID_VALUE"), "{error}");
         with_shared(200 << 10).expect("a refused launch leaves the context as it was");
+    }
+
+    fn launch_in_clusters(stream: &dyn Stream, grid: u32, blocks: u32) -> Result<(), DeviceError> {
+        let shape = LaunchShape::new([grid, 1, 1], 128).clusters(blocks);
+        ptx_stream_copy(stream, shape, Ptr::NULL, PtrMut::NULL, 0)
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn hopper() {
+        let stream = stream();
+        stream.hopper().unwrap();
+        for (grid, blocks) in [(3, 1), (4, 2), (8, 8), (32, 16)] {
+            launch_in_clusters(&*stream, grid, blocks).unwrap();
+        }
+        let error = launch_in_clusters(&*stream, 4, 3).unwrap_err().to_string();
+        assert!(error.contains("ptx_stream_copy: INVALID_CLUSTER_SIZE"), "{error}");
+
+        let array = Buffer::<half::bf16>::new(&stream, 4096).unwrap();
+        let [rows, columns, stride] = [7, 100, 104];
+        let map =
+            TensorMap::rows(&*stream, array.at(8), [rows, columns, stride], [64, 128], Swizzle::Bytes128);
+        let words: [u64; 16] = bytemuck::cast(map.unwrap().0);
+        let address = u64::from_ne_bytes(array.at(8).bytes().try_into().unwrap());
+        // bf16, two dimensions, 128 bytes of swizzle.
+        assert_eq!(words[..9], [9, 2, address, 3, 100, 7, 208, 64, 128]);
+
+        let refused = |sizes: &[usize], sides: &[usize]| {
+            let boxes = Boxes { sizes, strides: &[stride], sides, swizzle: Swizzle::None };
+            let error = TensorMap::new(&*stream, array.ptr(), boxes).unwrap_err().to_string();
+            assert!(error.contains("tensor map: INVALID_VALUE"), "{error}");
+        };
+        refused(&[100, 0], &[64, 1]);
+        refused(&[100, 7], &[64, 257]);
+        refused(&[100, 7], &[64]);
+        refused(&[100], &[64]);
+        refused(&[], &[]);
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn another_architecture() {
+        let stream = stream();
+        let expected = DeviceError::NotHopper { device: "cuda:0, Fake GPU".into(), found: "sm_100".into() };
+        assert_eq!(stream.hopper(), Err(expected.clone()));
+        assert_eq!(launch_in_clusters(&*stream, 4, 2), Err(expected.clone()));
+        let array = Buffer::<f32>::new(&stream, 64).unwrap();
+        let map = TensorMap::rows(&*stream, array.ptr(), [4, 16, 16], [16, 4], Swizzle::None);
+        assert_eq!(map, Err(expected));
+        launch_in_clusters(&*stream, 4, 1).unwrap();
     }
 
     #[test]

@@ -32,6 +32,8 @@ mod libm;
 mod linear;
 #[path = "kernels/linear_f32.rs"]
 mod linear_f32;
+#[path = "kernels/linear_hopper.rs"]
+mod linear_hopper;
 #[path = "kernels/list_slots.rs"]
 mod list_slots;
 #[path = "kernels/norm.rs"]

@@ -66,10 +66,9 @@ point operations, bytes or requests, as the bench does. A steady load is Poisson
 {speed}
 """
 
-# What is compiled, but launched by nothing but tests on the emulator.
+# What the engine does not launch unless it is asked to.
 OFF = [
-    "Off, launched by nothing but tests on the emulator, and never run on a GPU: `linear_hopper.cu` (bulk copies and",
-    "wgmma in place of `linear.cu`).",
+    "Off, and run on the emulator alone: `linear_hopper.cu` (bulk copies and wgmma in place of `linear.cu`).",
 ]
 
 

@@ -3,11 +3,13 @@
 //! The driver's library is looked for when a device is opened, so a program with this backend links and starts where
 //! there is none. The machine code of `kernels/` is part of the program; nothing is compiled when it runs.
 
+mod function;
 mod graph;
 mod kernels;
 mod probe;
 mod staging;
 mod stream;
+mod tensor_map;
 
 use std::sync::{Arc, OnceLock};
 
@@ -39,14 +41,16 @@ impl Driver {
         let kernels = Kernels::load(&context).map_err(|e| failed("load kernels", e))?;
         let description =
             format!("{device}, {} ({}), driver of CUDA {}", found.name, found.architecture, found.driver);
-        let (architecture, shared_bytes) = (found.architecture, found.shared_bytes);
+        let probe::Found { name, architecture, hopper, shared_bytes, .. } = found;
         let lost = OnceLock::new();
         Ok(Self(Arc::new(Context {
             kernels,
             context,
             device,
+            name,
             description,
             architecture,
+            hopper,
             shared_bytes,
             lost,
         })))
@@ -75,8 +79,12 @@ struct Context {
     kernels: Kernels,
     context: Arc<CudaContext>,
     device: String,
+    /// What the device calls itself.
+    name: String,
     description: String,
     architecture: String,
+    /// Whether the code for sm_90a runs.
+    hopper: bool,
     /// Most dynamic shared memory of a block.
     shared_bytes: usize,
     /// The fault that ended the context.

@@ -1,13 +1,16 @@
 //! What the host side asks of a device: memory, copies and kernel launches in the order of one stream.
 
-use std::fmt;
-use std::marker::PhantomData;
-use std::sync::Arc;
+mod argument;
+mod buffer;
+mod shape;
+mod tensor_map;
+
 use std::time::Duration;
 
-use bytemuck::Pod;
-use half::bf16;
-
+pub use self::argument::{Element, ElementType, KernelArgument, Ptr, PtrMut};
+pub use self::buffer::Buffer;
+pub use self::shape::LaunchShape;
+pub use self::tensor_map::{Boxes, Swizzle, Tensor, TensorMap};
 use crate::error::DeviceError;
 
 /// An address in device memory.
@@ -45,13 +48,29 @@ pub trait Stream: Send + Sync {
     /// Enqueues a copy within the device; the two regions do not overlap.
     fn copy(&self, to: Address, from: Address, bytes: usize) -> Result<(), DeviceError>;
 
-    /// Enqueues a launch. `arguments` are as `kernel` describes them.
+    /// Enqueues a launch. `arguments` are the bytes of each parameter, as `kernel` describes them.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotHopper`] for a launch in clusters where [`Stream::hopper`] refuses.
     fn launch(
         &self,
         kernel: &'static Kernel,
         shape: LaunchShape,
-        arguments: &[Argument],
+        arguments: &[&[u8]],
     ) -> Result<(), DeviceError>;
+
+    /// Whether kernels that are made for Hopper run here.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotHopper`] where they do not.
+    fn hopper(&self) -> Result<(), DeviceError>;
+
+    /// What this device's bulk copies are to know of `tensor`; nothing is enqueued. See [`TensorMap::new`].
+    ///
+    /// # Errors
+    /// [`DeviceError::NotHopper`] where [`Stream::hopper`] refuses, [`DeviceError::Failed`] for what the device's copies
+    /// cannot do.
+    fn tensor_map(&self, tensor: &Tensor) -> Result<TensorMap, DeviceError>;
 
     /// Waits for all work enqueued so far.
     fn synchronize(&self) -> Result<(), DeviceError>;
@@ -94,29 +113,6 @@ pub trait Graph: Send {
     fn launch(&self) -> Result<(), DeviceError>;
 }
 
-/// The blocks and threads of a launch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LaunchShape {
-    /// Blocks in x, y and z.
-    pub grid: [u32; 3],
-    /// Threads of a block.
-    pub block: u32,
-    /// Dynamic shared memory of a block in bytes.
-    pub shared_bytes: u32,
-}
-
-impl LaunchShape {
-    /// Blocks of `block` threads without dynamic shared memory.
-    pub fn new(grid: [u32; 3], block: u32) -> Self {
-        Self { grid, block, shared_bytes: 0 }
-    }
-
-    /// With `bytes` of dynamic shared memory.
-    pub fn shared(self, bytes: u32) -> Self {
-        Self { shared_bytes: bytes, ..self }
-    }
-}
-
 /// A kernel as its launcher describes it; the tests hold this to the signature in the `.cu` file.
 #[derive(Debug)]
 pub struct Kernel {
@@ -137,242 +133,6 @@ pub struct Parameter {
     pub cpp: &'static str,
 }
 
-/// The value of a parameter: its bytes in the low end of a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Argument {
-    /// The bytes, in the order of the machine.
-    pub word: [u8; 8],
-    /// How many of them count.
-    pub size: usize,
-}
-
-/// A type that kernels take as a parameter.
-pub trait KernelArgument: Copy {
-    /// Its name in C++, as compilers print it.
-    const CPP: &'static str;
-
-    /// The value for a launch.
-    fn argument(self) -> Argument;
-}
-
-/// A type of which device memory holds arrays.
-pub trait Element: Pod {
-    /// `T const*` in C++.
-    const CONST_POINTER: &'static str;
-    /// `T*` in C++.
-    const POINTER: &'static str;
-}
-
-macro_rules! scalars {
-    ($($rust:ty = $cpp:literal),* $(,)?) => {$(
-        impl KernelArgument for $rust {
-            const CPP: &'static str = $cpp;
-
-            fn argument(self) -> Argument {
-                let bytes = self.to_ne_bytes();
-                let mut word = [0; 8];
-                word[..bytes.len()].copy_from_slice(&bytes);
-                Argument { word, size: bytes.len() }
-            }
-        }
-    )*};
-}
-
-scalars!(u32 = "unsigned int", i32 = "int", u64 = "unsigned long long", f32 = "float", f64 = "double");
-
-macro_rules! elements {
-    ($($rust:ty = $cpp:literal),* $(,)?) => {$(
-        impl Element for $rust {
-            const CONST_POINTER: &'static str = concat!($cpp, " const*");
-            const POINTER: &'static str = concat!($cpp, "*");
-        }
-    )*};
-}
-
-elements!(
-    u8 = "unsigned char",
-    u16 = "unsigned short",
-    u32 = "unsigned int",
-    i32 = "int",
-    u64 = "unsigned long long",
-    f32 = "float",
-    f64 = "double",
-    bf16 = "__nv_bfloat16",
-);
-
-/// An array in device memory that a kernel reads.
-#[derive(Debug)]
-pub struct Ptr<T>(Address, PhantomData<T>);
-
-/// An array in device memory that a kernel writes.
-#[derive(Debug)]
-pub struct PtrMut<T>(Address, PhantomData<T>);
-
-impl<T> Clone for Ptr<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Clone for PtrMut<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Ptr<T> {}
-impl<T> Copy for PtrMut<T> {}
-
-impl<T> Ptr<T> {
-    /// No array, where a kernel takes one or none.
-    pub const NULL: Self = Self(0, PhantomData);
-}
-
-impl<T> PtrMut<T> {
-    /// No array, where a kernel takes one or none.
-    pub const NULL: Self = Self(0, PhantomData);
-
-    /// The same array, to be read.
-    pub fn read(self) -> Ptr<T> {
-        Ptr(self.0, PhantomData)
-    }
-}
-
-impl<T: Element> KernelArgument for Ptr<T> {
-    const CPP: &'static str = T::CONST_POINTER;
-
-    fn argument(self) -> Argument {
-        self.0.argument()
-    }
-}
-
-impl<T: Element> KernelArgument for PtrMut<T> {
-    const CPP: &'static str = T::POINTER;
-
-    fn argument(self) -> Argument {
-        self.0.argument()
-    }
-}
-
-/// An array of `T` in device memory.
-pub struct Buffer<T> {
-    stream: Arc<dyn Stream>,
-    address: Address,
-    len: usize,
-    element: PhantomData<T>,
-}
-
-impl<T: Element> Buffer<T> {
-    /// An array of `len` elements with undefined contents.
-    ///
-    /// # Errors
-    /// [`DeviceError::OutOfMemory`].
-    pub fn new(stream: &Arc<dyn Stream>, len: usize) -> Result<Self, DeviceError> {
-        // An empty array has an address too: kernels may be given it, and read nothing.
-        let address = stream.allocate((len * size_of::<T>()).max(1))?;
-        Ok(Self { stream: stream.clone(), address, len, element: PhantomData })
-    }
-
-    /// An array that holds `values`.
-    ///
-    /// # Errors
-    /// [`DeviceError::OutOfMemory`].
-    pub fn from_slice(stream: &Arc<dyn Stream>, values: &[T]) -> Result<Self, DeviceError> {
-        let mut buffer = Self::new(stream, values.len())?;
-        buffer.upload(0, values)?;
-        Ok(buffer)
-    }
-
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Size in bytes.
-    pub fn bytes(&self) -> usize {
-        self.len * size_of::<T>()
-    }
-
-    /// The elements from `start` on, for a kernel to read.
-    pub fn at(&self, start: usize) -> Ptr<T> {
-        Ptr(self.address_of(start, 0), PhantomData)
-    }
-
-    /// The elements from `start` on, for a kernel to write.
-    pub fn at_mut(&mut self, start: usize) -> PtrMut<T> {
-        PtrMut(self.address_of(start, 0), PhantomData)
-    }
-
-    /// The whole array, for a kernel to read.
-    pub fn ptr(&self) -> Ptr<T> {
-        self.at(0)
-    }
-
-    /// The whole array, for a kernel to write.
-    pub fn ptr_mut(&mut self) -> PtrMut<T> {
-        self.at_mut(0)
-    }
-
-    /// Enqueues a copy of `values` to the elements from `start` on.
-    ///
-    /// # Errors
-    /// [`DeviceError::Failed`].
-    pub fn upload(&mut self, start: usize, values: &[T]) -> Result<(), DeviceError> {
-        if values.is_empty() {
-            return Ok(());
-        }
-        self.stream.upload(self.address_of(start, values.len()), bytemuck::cast_slice(values))
-    }
-
-    /// Waits for the stream and copies the elements from `start` on into `values`.
-    ///
-    /// # Errors
-    /// [`DeviceError::Failed`].
-    pub fn download(&self, start: usize, values: &mut [T]) -> Result<(), DeviceError> {
-        if values.is_empty() {
-            return Ok(());
-        }
-        self.stream.download(&mut [self.reading(start, values)])
-    }
-
-    /// The copy of the elements from `start` on into `values`, to be made together with others.
-    pub fn reading<'h>(&self, start: usize, values: &'h mut [T]) -> Download<'h> {
-        Download { from: self.address_of(start, values.len()), to: bytemuck::cast_slice_mut(values) }
-    }
-
-    /// Waits for the stream and copies the whole array.
-    ///
-    /// # Errors
-    /// [`DeviceError::Failed`].
-    pub fn to_vec(&self) -> Result<Vec<T>, DeviceError> {
-        let mut values = vec![T::zeroed(); self.len];
-        self.download(0, &mut values)?;
-        Ok(values)
-    }
-
-    fn address_of(&self, start: usize, count: usize) -> Address {
-        assert!(start + count <= self.len, "{count} elements from {start} of {}", self.len);
-        self.address + (start * size_of::<T>()) as Address
-    }
-}
-
-impl<T> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        self.stream.free(self.address);
-    }
-}
-
-impl<T> fmt::Debug for Buffer<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buffer<{}>[{}]", std::any::type_name::<T>(), self.len)
-    }
-}
-
 /// Typed launchers, one per kernel of a `.cu` file, and `KERNELS`, their descriptions.
 ///
 /// ```
@@ -389,7 +149,7 @@ impl<T> fmt::Debug for Buffer<T> {
 macro_rules! kernels {
     (in $file:literal; $($(#[$doc:meta])* fn $name:ident($($parameter:ident: $type:ty),* $(,)?);)+) => {
         #[allow(unused_imports)]
-        use $crate::cuda::launch::{Ptr, PtrMut};
+        use $crate::cuda::launch::{Ptr, PtrMut, TensorMap};
 
         /// The kernels of this file.
         pub static KERNELS: &[$crate::cuda::launch::Kernel] = &[$(
@@ -417,7 +177,7 @@ macro_rules! kernels {
             shape: $crate::cuda::launch::LaunchShape,
             $($parameter: $type),*
         ) -> Result<(), $crate::error::DeviceError> {
-            let arguments = [$($crate::cuda::launch::KernelArgument::argument($parameter)),*];
+            let arguments = [$($crate::cuda::launch::KernelArgument::bytes(&$parameter)),*];
             stream.launch(&KERNELS[$index], shape, &arguments)
         }
 

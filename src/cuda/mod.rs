@@ -22,6 +22,7 @@ pub mod encoder;
 pub mod launch;
 pub mod linear;
 pub mod linear_f32;
+pub mod linear_hopper;
 pub mod list_slots;
 pub mod lists;
 pub mod mlp;
@@ -57,6 +58,7 @@ pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
         embed::KERNELS,
         linear::KERNELS,
         linear_f32::KERNELS,
+        linear_hopper::KERNELS,
         list_slots::KERNELS,
         norm::KERNELS,
         norm_linear::KERNELS,

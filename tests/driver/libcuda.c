@@ -14,6 +14,7 @@ enum {
   OUT_OF_MEMORY = 2,
   NO_DEVICE = 100,
   ILLEGAL_ADDRESS = 700,
+  INVALID_CLUSTER_SIZE = 912,
 };
 enum { FAULT = 0xfa117, SHARED_LIMIT = 48 << 10, SHARED_MOST = 227 << 10, ALIGNMENT = 256 };
 
@@ -23,6 +24,8 @@ static int lost = SUCCESS;
 static _Thread_local void* current = NULL;
 static size_t allocated = 0;
 static int shared_limit = SHARED_LIMIT;
+// Whether clusters may have more than 8 blocks.
+static int large_clusters = 0;
 // The page-locked memory that was allocated last.
 static char* pinned = NULL;
 static size_t pinned_bytes = 0;
@@ -112,6 +115,10 @@ int cuFuncGetParamInfo(void* function, size_t index, size_t* offset, size_t* siz
 }
 int cuFuncSetAttribute(void* function, int attribute, int value) {
   (void)function;
+  if (attribute == 14) {
+    large_clusters = value;
+    return lost;
+  }
   if (attribute != 8 || value > SHARED_MOST) return INVALID_VALUE;
   shared_limit = value;
   return lost;
@@ -245,14 +252,53 @@ int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void* stream) {
   return copy((void*)to, (const void*)from, bytes);
 }
 
-int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned y_threads,
-                   unsigned z_threads, unsigned shared, void* stream, void** arguments, void** extra) {
-  (void)function, (void)stream;
-  if (!x || !y || !z || !threads || y_threads != 1 || z_threads != 1 || extra) return INVALID_VALUE;
-  if ((int)shared > shared_limit) return INVALID_VALUE;
+// As CUlaunchConfig and CUlaunchAttribute of cuda.h.
+struct Attribute {
+  unsigned id;
+  char pad[4];
+  union {
+    char bytes[64];
+    unsigned cluster[3];
+  } value;
+};
+struct Launch {
+  unsigned grid[3], block[3], shared;
+  void* stream;
+  struct Attribute* attributes;
+  unsigned count;
+};
+enum { CLUSTER_DIMENSION = 4 };
+
+int cuLaunchKernelEx(const struct Launch* launch, void* function, void** arguments, void** extra) {
+  (void)function;
+  const unsigned *grid = launch->grid, *block = launch->block;
+  if (!grid[0] || !grid[1] || !grid[2] || !block[0] || block[1] != 1 || block[2] != 1 || extra) return INVALID_VALUE;
+  if ((int)launch->shared > shared_limit) return INVALID_VALUE;
+  for (unsigned i = 0; i < launch->count; i++) {
+    const unsigned* cluster = launch->attributes[i].value.cluster;
+    if (launch->attributes[i].id != CLUSTER_DIMENSION || cluster[1] != 1 || cluster[2] != 1) return INVALID_VALUE;
+    if (grid[0] % cluster[0] || cluster[0] > (large_clusters ? 16 : 8)) return INVALID_CLUSTER_SIZE;
+  }
   unsigned rows = *(unsigned*)arguments[2];
   if (rows == FAULT) lost = ILLEGAL_ADDRESS;
   return copy(*(void**)arguments[1], *(void**)arguments[0], (size_t)rows * 16);
+}
+
+// Leaves what it is told in the map, as words: type, dimensions, address, swizzle, then sizes, strides and sides.
+int cuTensorMapEncodeTiled(unsigned long long* map, unsigned type, unsigned rank, void* address,
+                           const unsigned long long* sizes, const unsigned long long* strides, const unsigned* sides,
+                           const unsigned* element_strides, unsigned interleave, unsigned swizzle, unsigned promotion,
+                           unsigned fill) {
+  if ((size_t)map % 64 || (size_t)address % 16 || interleave || fill || promotion > 3) return INVALID_VALUE;
+  unsigned long long* word = map;
+  *word++ = type, *word++ = rank, *word++ = (size_t)address, *word++ = swizzle;
+  for (unsigned i = 0; i < rank; i++) {
+    if (sizes[i] == 0 || sides[i] - 1 > 255 || element_strides[i] != 1) return INVALID_VALUE;
+    *word++ = sizes[i];
+  }
+  for (unsigned i = 0; i + 1 < rank; i++) *word++ = strides[i];
+  for (unsigned i = 0; i < rank; i++) *word++ = sides[i];
+  return lost;
 }
 
 // Time passes by a millisecond from event to event.
@@ -276,7 +322,10 @@ int cuEventDestroy_v2(void* event) {
 }
 
 int cuGetErrorName(int error, const char** name) {
-  *name = error == ILLEGAL_ADDRESS ? "ILLEGAL_ADDRESS" : error == INVALID_VALUE ? "INVALID_VALUE" : "OTHER";
+  *name = error == ILLEGAL_ADDRESS        ? "ILLEGAL_ADDRESS"
+          : error == INVALID_VALUE        ? "INVALID_VALUE"
+          : error == INVALID_CLUSTER_SIZE ? "INVALID_CLUSTER_SIZE"
+                                          : "OTHER";
   return SUCCESS;
 }
 int cuGetErrorString(int error, const char** text) {

@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bidslate::cuda::launch::{Address, Argument, Download, Graph, Kernel, LaunchShape, Stream};
+use bidslate::cuda::launch::{
+    Address, Boxes, Download, Graph, Kernel, LaunchShape, Stream, Swizzle, Tensor, TensorMap,
+};
+use bidslate::cuda::tiling::size;
 use bidslate::error::DeviceError;
 use simt::{Build, Copies, Emulator, Schedule};
 
@@ -27,8 +30,13 @@ struct Device {
 
 /// What a graph is made of.
 enum Work {
-    Launch(&'static Kernel, LaunchShape, Vec<Argument>),
-    Copy { to: Address, from: Address, bytes: usize },
+    /// With the bytes of each argument.
+    Launch(&'static Kernel, LaunchShape, Vec<Vec<u8>>),
+    Copy {
+        to: Address,
+        from: Address,
+        bytes: usize,
+    },
 }
 
 /// A stream on an emulator of this build and behaviour.
@@ -55,13 +63,13 @@ impl Device {
                 self.emulator.copy(*to, *from, *bytes).map_err(self.failed("copy"))
             }
             Work::Launch(kernel, shape, arguments) => {
-                let bytes: Vec<&[u8]> =
-                    arguments.iter().map(|argument| &argument.word[..argument.size]).collect();
-                let block = [shape.block, 1, 1];
+                let bytes: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+                let LaunchShape { grid, block, shared_bytes, cluster } = *shape;
+                let block = [block, 1, 1];
                 // SAFETY: the addresses among the arguments come from this emulator's memory, where the kernels stay;
                 // what they do outside of it is what the tests are to find.
                 let run = unsafe {
-                    self.emulator.launch(kernel.name, shape.grid, block, shape.shared_bytes, &bytes)
+                    self.emulator.launch_clusters(kernel.name, grid, block, cluster, shared_bytes, &bytes)
                 };
                 run.map(|_| ()).map_err(self.failed(kernel.name))
             }
@@ -124,9 +132,28 @@ impl Stream for EmulatedStream {
         &self,
         kernel: &'static Kernel,
         shape: LaunchShape,
-        arguments: &[Argument],
+        arguments: &[&[u8]],
     ) -> Result<(), DeviceError> {
-        self.enqueue(Work::Launch(kernel, shape, arguments.to_vec()))
+        self.enqueue(Work::Launch(kernel, shape, arguments.iter().map(|bytes| bytes.to_vec()).collect()))
+    }
+
+    fn hopper(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn tensor_map(&self, tensor: &Tensor) -> Result<TensorMap, DeviceError> {
+        let Tensor { address, element, boxes: Boxes { sizes, strides, sides, swizzle } } = *tensor;
+        let swizzle = match swizzle {
+            Swizzle::None => simt::Swizzle::None,
+            Swizzle::Bytes32 => simt::Swizzle::Bytes32,
+            Swizzle::Bytes64 => simt::Swizzle::Bytes64,
+            Swizzle::Bytes128 => simt::Swizzle::Bytes128,
+        };
+        let count = |counts: &[usize]| counts.iter().map(|&count| size(count)).collect::<Vec<_>>();
+        let strides: Vec<u64> = strides.iter().map(|stride| (stride * element.bytes()) as u64).collect();
+        let (bytes, sizes, sides) = (element.bytes() as u32, count(sizes), count(sides));
+        let map = simt::TensorMap::tiled(address, bytes, &sizes, &strides, &sides, swizzle);
+        map.map(|map| TensorMap(map.bytes())).map_err(self.device.failed("tensor map"))
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {

@@ -6,7 +6,7 @@ use bidslate::error::DeviceError;
 use crate::ptx::ptx_stream_copy;
 use crate::streams::streams;
 
-const SHAPE: LaunchShape = LaunchShape { grid: [1, 1, 1], block: 32, shared_bytes: 0 };
+const SHAPE: LaunchShape = LaunchShape::new([1, 1, 1], 32);
 
 #[test]
 fn a_graph_runs_at_each_launch_and_not_before() {

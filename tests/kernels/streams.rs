@@ -6,6 +6,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bidslate::cuda::launch::{Kernel, Stream};
+use bidslate::error::DeviceError;
 use simt::{Build, Copies, Schedule};
 
 use crate::emulator::stream;
@@ -28,6 +29,20 @@ pub fn streams() -> Vec<Arc<dyn Stream>> {
         stream(Build::Plain, Schedule::Forward, Copies::Lazy),
         stream(Build::Check, Schedule::Random(seed), Copies::Random(seed)),
     ]
+}
+
+/// Those of [`streams`] that run kernels made for Hopper. Of each other one the test says so, in words that
+/// `scripts/gpu-check` looks for.
+pub fn hopper_streams() -> Vec<Arc<dyn Stream>> {
+    let runs = |stream: &Arc<dyn Stream>| match stream.hopper() {
+        Ok(()) => true,
+        Err(error @ DeviceError::NotHopper { .. }) => {
+            println!("skipped: {error}");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    };
+    streams().into_iter().filter(runs).collect()
 }
 
 /// A stream that adds a line `FILE KERNEL` to a file for each launch.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bidslate::cuda::launch::{Address, Argument, Download, Graph, Kernel, LaunchShape, Stream};
+use bidslate::cuda::launch::{Address, Download, Graph, Kernel, LaunchShape, Stream, Tensor, TensorMap};
 use bidslate::error::DeviceError;
 
 /// Copies between host and device.
@@ -93,10 +93,18 @@ impl Stream for Watched {
         &self,
         kernel: &'static Kernel,
         shape: LaunchShape,
-        arguments: &[Argument],
+        arguments: &[&[u8]],
     ) -> Result<(), DeviceError> {
         (self.hook)(kernel);
         self.inner.launch(kernel, shape, arguments)
+    }
+
+    fn hopper(&self) -> Result<(), DeviceError> {
+        self.inner.hopper()
+    }
+
+    fn tensor_map(&self, tensor: &Tensor) -> Result<TensorMap, DeviceError> {
+        self.inner.tensor_map(tensor)
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {

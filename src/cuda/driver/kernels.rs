@@ -1,14 +1,13 @@
 //! The kernels' machine code, loaded into a context.
 
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute, CUmodule, CUresult};
+use cudarc::driver::sys::{self, CUfunction, CUmodule};
 use cudarc::driver::{CudaContext, DriverError, result};
 
+use super::function::Function;
 use crate::cuda::launch::Kernel;
 
 include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
@@ -16,9 +15,6 @@ include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
 /// Machine code at an address that suits its headers.
 #[repr(C, align(64))]
 struct Image<T: ?Sized>(T);
-
-/// Dynamic shared memory that a block may have unasked.
-const SHARED_BYTES: u32 = 48 << 10;
 
 /// The files of `kernels/` by name. All is loaded at the start: loading later may wait for the whole device, which
 /// the driver refuses while a graph is captured.
@@ -79,65 +75,5 @@ impl Drop for File {
         let _ = self.context.bind_to_thread();
         // SAFETY: the module is loaded, and its functions go with it.
         let _ = unsafe { result::module::unload(self.module) };
-    }
-}
-
-/// A kernel that can be launched.
-pub(super) struct Function {
-    handle: CUfunction,
-    /// Size of each parameter in bytes, as compiled.
-    parameters: Vec<usize>,
-    /// Dynamic shared memory that a block may have.
-    shared_bytes: AtomicU32,
-}
-
-impl Function {
-    /// Loads the code of a function of a loaded module: its name and itself.
-    fn load(handle: CUfunction) -> Result<(String, Self), DriverError> {
-        // SAFETY: the handle is of a loaded module.
-        unsafe { sys::cuFuncLoad(handle) }.result()?;
-        let mut name = ptr::null();
-        // SAFETY: as above; the call writes one pointer.
-        unsafe { sys::cuFuncGetName(&mut name, handle) }.result()?;
-        // SAFETY: the driver's string lives as long as the module and ends with a zero.
-        let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
-        let shared_bytes = AtomicU32::new(SHARED_BYTES);
-        Ok((name, Self { handle, parameters: parameter_sizes(handle)?, shared_bytes }))
-    }
-
-    /// The driver's handle, good as long as the file is loaded.
-    pub fn handle(&self) -> CUfunction {
-        self.handle
-    }
-
-    /// Size of each parameter in bytes, as compiled.
-    pub fn parameters(&self) -> &[usize] {
-        &self.parameters
-    }
-
-    /// Lets a block have `bytes` of dynamic shared memory.
-    pub fn allow_shared(&self, bytes: u32) -> Result<(), DriverError> {
-        if bytes > self.shared_bytes.load(Ordering::Relaxed) {
-            let limit = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function is loaded.
-            unsafe { result::function::set_function_attribute(self.handle, limit, bytes as i32) }?;
-            self.shared_bytes.fetch_max(bytes, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-}
-
-fn parameter_sizes(function: CUfunction) -> Result<Vec<usize>, DriverError> {
-    let mut sizes = Vec::new();
-    loop {
-        let (mut offset, mut size) = (0, 0);
-        // SAFETY: the function is loaded; the call writes two integers.
-        let answer = unsafe { sys::cuFuncGetParamInfo(function, sizes.len(), &mut offset, &mut size) };
-        match answer {
-            CUresult::CUDA_SUCCESS => sizes.push(size),
-            // Past the last.
-            CUresult::CUDA_ERROR_INVALID_VALUE => return Ok(sizes),
-            error => return Err(DriverError(error)),
-        }
     }
 }

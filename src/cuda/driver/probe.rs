@@ -11,12 +11,17 @@ const DRIVER: i32 = 13_000;
 /// The oldest compute capability that the kernels are compiled for.
 const CAPABILITY: (i32, i32) = (8, 0);
 
+/// The one whose own instructions the sm_90a half of a fatbin holds; no other runs that half, newer or not.
+const HOPPER: (i32, i32) = (9, 0);
+
 /// A device that can be opened.
 pub(super) struct Found {
     /// Name of the device.
     pub name: String,
     /// Its architecture: `sm_90`.
     pub architecture: String,
+    /// Whether the code for sm_90a runs.
+    pub hopper: bool,
     /// CUDA version of the driver.
     pub driver: String,
     /// Most dynamic shared memory that a block may have.
@@ -50,7 +55,8 @@ pub(super) fn probe(index: usize) -> Result<Found, DeviceError> {
         });
     }
     let architecture = format!("sm_{}{}", capability.0, capability.1);
-    Ok(Found { name, architecture, driver: release(version), shared_bytes })
+    let hopper = capability == HOPPER;
+    Ok(Found { name, architecture, hopper, driver: release(version), shared_bytes })
 }
 
 /// The CUDA version that the driver supports, 1000 major + 10 minor.

@@ -1,6 +1,5 @@
 //! One stream of the driver.
 
-use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +10,8 @@ use cudarc::driver::{CudaStream, DriverError, result};
 use super::Context;
 use super::graph::DriverGraph;
 use super::staging::{STAGING_BYTES, Staging};
-use crate::cuda::launch::{Address, Argument, Download, Graph, Kernel, LaunchShape, Stream};
+use super::tensor_map;
+use crate::cuda::launch::{Address, Download, Graph, Kernel, LaunchShape, Stream, Tensor, TensorMap};
 use crate::error::DeviceError;
 
 pub(super) struct DriverStream {
@@ -121,39 +121,44 @@ impl Stream for DriverStream {
         &self,
         kernel: &'static Kernel,
         shape: LaunchShape,
-        arguments: &[Argument],
+        arguments: &[&[u8]],
     ) -> Result<(), DeviceError> {
         let Some(function) = self.context.kernels.function(kernel) else {
             return Err(
                 self.refuse(kernel.name, format!("there is no such kernel in kernels/{}.cu", kernel.file))
             );
         };
-        if !arguments.iter().map(|argument| argument.size).eq(function.parameters().iter().copied()) {
-            let sizes: Vec<usize> = arguments.iter().map(|argument| argument.size).collect();
+        if !arguments.iter().map(|argument| argument.len()).eq(function.parameters().iter().copied()) {
+            let sizes: Vec<usize> = arguments.iter().map(|argument| argument.len()).collect();
             let expected = function.parameters();
             return Err(
                 self.refuse(kernel.name, format!("arguments of {sizes:?} bytes, expected {expected:?}"))
             );
         }
-        let mut words: Vec<*mut c_void> =
-            arguments.iter().map(|argument| argument.word.as_ptr().cast_mut().cast()).collect();
-        let LaunchShape { grid: [x, y, z], block, shared_bytes } = shape;
+        if shape.cluster > 1 {
+            self.hopper()?;
+        }
         self.context.call(kernel.name, || {
-            function.allow_shared(shared_bytes)?;
-            // SAFETY: the function is loaded as long as the context is open. Number and sizes of the arguments are
-            // those that the kernel was compiled with, and the driver copies them before it returns. That the
-            // addresses are of memory that the kernel may use is the launcher's part.
-            unsafe {
-                result::launch_kernel(
-                    function.handle(),
-                    (x, y, z),
-                    (block, 1, 1),
-                    shared_bytes,
-                    self.stream.cu_stream(),
-                    &mut words,
-                )
-            }
+            // SAFETY: number and sizes of the arguments are those that the kernel was compiled with. That the addresses
+            // among them are of memory that the kernel may use is the launcher's part.
+            unsafe { function.launch(shape, arguments, self.stream.cu_stream()) }
         })
+    }
+
+    fn hopper(&self) -> Result<(), DeviceError> {
+        let Context { device, name, architecture, hopper, .. } = &*self.context;
+        match hopper {
+            true => Ok(()),
+            false => Err(DeviceError::NotHopper {
+                device: format!("{device}, {name}"),
+                found: architecture.clone(),
+            }),
+        }
+    }
+
+    fn tensor_map(&self, tensor: &Tensor) -> Result<TensorMap, DeviceError> {
+        self.hopper()?;
+        self.context.call("tensor map", || tensor_map::encode(tensor))
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {

@@ -1,0 +1,128 @@
+//! A kernel of a loaded module, and its launches.
+
+use std::ffi::{CStr, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cudarc::driver::sys::{
+    self, CUfunction, CUfunction_attribute, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue,
+    CUlaunchAttributeValue_union__bindgen_ty_1, CUlaunchConfig, CUresult, CUstream,
+};
+use cudarc::driver::{DriverError, result};
+
+use crate::cuda::launch::LaunchShape;
+
+/// Dynamic shared memory that a block may have unasked.
+const SHARED_BYTES: u32 = 48 << 10;
+
+/// Blocks that a cluster may have unasked: as many as fit on every Hopper card.
+const CLUSTER: u32 = 8;
+
+/// A kernel that can be launched.
+pub(super) struct Function {
+    handle: CUfunction,
+    /// Size of each parameter in bytes, as compiled.
+    parameters: Vec<usize>,
+    /// Dynamic shared memory that a block may have.
+    shared_bytes: AtomicU32,
+    /// Blocks that a cluster may have.
+    cluster: AtomicU32,
+}
+
+impl Function {
+    /// Loads the code of a function of a loaded module: its name and itself.
+    pub fn load(handle: CUfunction) -> Result<(String, Self), DriverError> {
+        // SAFETY: the handle is of a loaded module.
+        unsafe { sys::cuFuncLoad(handle) }.result()?;
+        let mut name = ptr::null();
+        // SAFETY: as above; the call writes one pointer.
+        unsafe { sys::cuFuncGetName(&mut name, handle) }.result()?;
+        // SAFETY: the driver's string lives as long as the module and ends with a zero.
+        let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+        let (shared_bytes, cluster) = (AtomicU32::new(SHARED_BYTES), AtomicU32::new(CLUSTER));
+        Ok((name, Self { handle, parameters: parameter_sizes(handle)?, shared_bytes, cluster }))
+    }
+
+    /// Size of each parameter in bytes, as compiled.
+    pub fn parameters(&self) -> &[usize] {
+        &self.parameters
+    }
+
+    /// Enqueues a launch on a stream of the context, which is current.
+    ///
+    /// # Safety
+    /// `arguments` are as many as the parameters, each of its size, and the kernel may use the memory that they name.
+    pub unsafe fn launch(
+        &self,
+        shape: LaunchShape,
+        arguments: &[&[u8]],
+        stream: CUstream,
+    ) -> Result<(), DriverError> {
+        self.allow(shape)?;
+        let LaunchShape { grid: [x, y, z], block, shared_bytes, cluster } = shape;
+        let mut attributes = [in_clusters(cluster)];
+        let config = CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared_bytes,
+            hStream: stream,
+            attrs: attributes.as_mut_ptr(),
+            // A kernel that is launched without clusters need not know of them.
+            numAttrs: u32::from(cluster > 1),
+        };
+        let mut values: Vec<*mut c_void> =
+            arguments.iter().map(|argument| argument.as_ptr().cast_mut().cast()).collect();
+        // SAFETY: the function is loaded as long as the context is open; the driver copies the arguments before it
+        // returns. The rest is the caller's promise.
+        unsafe { sys::cuLaunchKernelEx(&config, self.handle, values.as_mut_ptr(), ptr::null_mut()) }.result()
+    }
+
+    /// Allows what a launch needs beyond what every kernel may have.
+    fn allow(&self, shape: LaunchShape) -> Result<(), DriverError> {
+        use CUfunction_attribute::*;
+        let LaunchShape { shared_bytes, cluster, .. } = shape;
+        if shared_bytes > self.shared_bytes.load(Ordering::Relaxed) {
+            self.set(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes)?;
+            self.shared_bytes.fetch_max(shared_bytes, Ordering::Relaxed);
+        }
+        if cluster > self.cluster.load(Ordering::Relaxed) {
+            self.set(CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)?;
+            self.cluster.fetch_max(cluster, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn set(&self, attribute: CUfunction_attribute, value: u32) -> Result<(), DriverError> {
+        // SAFETY: the function is loaded.
+        unsafe { result::function::set_function_attribute(self.handle, attribute, value as i32) }
+    }
+}
+
+/// Clusters of so many blocks.
+fn in_clusters(blocks: u32) -> CUlaunchAttribute {
+    let (x, y, z) = (blocks, 1, 1);
+    CUlaunchAttribute {
+        id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+        pad: [0; 4],
+        value: CUlaunchAttributeValue { clusterDim: CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z } },
+    }
+}
+
+fn parameter_sizes(function: CUfunction) -> Result<Vec<usize>, DriverError> {
+    let mut sizes = Vec::new();
+    loop {
+        let (mut offset, mut size) = (0, 0);
+        // SAFETY: the function is loaded; the call writes two integers.
+        let answer = unsafe { sys::cuFuncGetParamInfo(function, sizes.len(), &mut offset, &mut size) };
+        match answer {
+            CUresult::CUDA_SUCCESS => sizes.push(size),
+            // Past the last.
+            CUresult::CUDA_ERROR_INVALID_VALUE => return Ok(sizes),
+            error => return Err(DriverError(error)),
+        }
+    }
+}
