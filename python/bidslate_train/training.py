@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,6 +105,21 @@ class Training:
             [g for g in groups if g["params"]], lr=schedule.rate, betas=(0.9, 0.98)
         )
 
+    @property
+    def path(self) -> Path:
+        """The checkpoint."""
+        return self.out / "checkpoint.pt"
+
+    def resume(self, examples: int) -> int:
+        """Loads the last checkpoint, if there is one, and returns the steps that are done."""
+        done = checkpoint.resume(self.path, self.module, self.optimizer, self._about(examples))
+        if done:
+            self._say(f"resumes after step {done}")
+        return done
+
+    def _about(self, examples: int) -> dict[str, Any]:
+        return {"phase": self.name, "seed": self.seed, "examples": examples, **asdict(self.schedule)}
+
     def run(
         self,
         loss_of: LossOf,
@@ -117,11 +133,7 @@ class Training:
         Raises `Diverged` where a loss or a gradient is not finite: the last checkpoint stays as it is.
         """
         s = self.schedule
-        about = {"phase": self.name, "seed": self.seed, "examples": examples, **asdict(s)}
-        path = self.out / "checkpoint.pt"
-        start = checkpoint.resume(path, self.module, self.optimizer, about)
-        if start:
-            self._say(f"resumes after step {start}")
+        start = self.resume(examples)
         first = self.workers.first
         metrics = Metrics(self.out / f"{self.name}.csv", start) if first else None
         held_out = Metrics(self.out / f"{self.name}-held-out.csv", start) if first and validate else None
@@ -149,7 +161,7 @@ class Training:
                 self._say(f"held out: {_told(values)}")
             if done % s.save_every == 0 or done in (s.steps, stop_at):
                 if first:
-                    checkpoint.save(path, done, self.module, self.optimizer, about)
+                    checkpoint.save(self.path, done, self.module, self.optimizer, self._about(examples))
                 self.workers.wait()
             if done == stop_at:
                 break
@@ -167,8 +179,8 @@ class Training:
         told = told.to(self.workers.device)
         self.workers.average([told])
         if not (torch.isfinite(told[0]) and torch.isfinite(norm)):
-            kept = self.out / "checkpoint.pt"
-            last = f"the last good state is in {kept}" if kept.exists() else "there is no earlier state"
+            kept = self.path.exists()
+            last = f"the last good state is in {self.path}" if kept else "there is no earlier state"
             raise Diverged(
                 f"{self.name}: loss {told[0]:.6g}, gradient norm {norm:.6g} in step {step + 1}; {last}"
             )
