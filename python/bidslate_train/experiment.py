@@ -56,7 +56,7 @@ NOTES = [
     "EGA-policy leaves phase 2.2 out: the decoder of phase 1, with a payment network of its own.",
     "Over alpha: the same decoder, each point with a payment network of its own, because alpha decides what a "
     "lower bid would change.",
-    "EGA-end trains from random weights on all losses at once; it has the seeds that the table says.",
+    "EGA-end trains from random weights on all losses at once; its seeds are `end_seeds` of the configuration.",
 ]
 
 
