@@ -162,6 +162,8 @@ pub struct Trace {
     /// ln w of every code along the winning list's items (Eq. 21), [K C_p, W]; -infinity where masked, and after its
     /// last item.
     pub ln_w: Vec<f32>,
+    /// Creative logits along the winning list's creatives (Eq. 16), [K, C_c, W].
+    pub creative_logits: Vec<f32>,
     /// Reward features f of the winning list, [K, d_r].
     pub reward_features: Vec<f32>,
     /// Rates of the winning list as in its slots, `[K]`.

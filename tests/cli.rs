@@ -215,7 +215,7 @@ fn a_trace_holds_the_tensors_of_every_request_that_was_answered() {
     let answers = run.json();
     let bytes = fs::read(&path).unwrap();
     let trace = SafeTensors::deserialize(&bytes).unwrap();
-    assert_eq!(trace.len(), 3 * 9, "{:?}", trace.names());
+    assert_eq!(trace.len(), 3 * 10, "{:?}", trace.names());
     let config = ModelConfig::read(&model().join("config.json")).unwrap();
     let (d, d_r, layers) = (config.hidden_size, config.reward_hidden_size, config.poi_code_layers);
     let behavior = 1 + layers + config.creative_code_layers;
@@ -230,6 +230,7 @@ fn a_trace_holds_the_tensors_of_every_request_that_was_answered() {
             ("lists/log_prob", Dtype::F64, vec![beams]),
             ("lists/reward", Dtype::F64, vec![beams]),
             ("winner/poi_logits", Dtype::F32, vec![SLOTS * layers, CODES]),
+            ("winner/creative_logits", Dtype::F32, vec![SLOTS, config.creative_code_layers, CODES]),
             ("winner/reward_features", Dtype::F32, vec![SLOTS, d_r]),
             ("winner/rate", Dtype::F64, vec![SLOTS]),
         ];

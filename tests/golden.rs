@@ -64,6 +64,7 @@ fn found(response: &Response, slots: usize) -> HashMap<&'static str, Vec<f64>> {
         ("lists/reward", trace.reward.clone()),
         ("winner/poi_logits", wide(&trace.poi_logits)),
         ("winner/ln_w", wide(&trace.ln_w)),
+        ("winner/creative_logits", wide(&trace.creative_logits)),
         ("winner/reward_features", wide(&trace.reward_features)),
         ("winner/rate", trace.rate.clone()),
         ("winner/items", column(-1.0, |slot| slot.item as f64)),

@@ -165,7 +165,7 @@ impl<'l> Pass<'l> {
             longest: self.beams.most_keys,
         };
         let rows = (self.beams.requests, self.beams.beams * config.list_len);
-        model.creative.choose(&**stream, config, sources, rows, &mut self.slots, &mut self.creative)
+        model.creative.choose(&**stream, config, sources, rows, &mut self.slots, &mut self.creative, None)
     }
 
     /// Probabilities of all slots, rewards of all lists, the winners.

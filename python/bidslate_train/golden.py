@@ -1,7 +1,7 @@
 """Goldens: what the PyTorch model makes of a few requests, held against the engine and kept for its tests.
 
-The tensors have the names of the engine's trace (`docs/formats.md`), and beside those `{id}/winner/creative_logits`
-[K, C_c, W], `pctr_poi`, `pctr_creative`, `pcvr`, `z` [K] F64 and `payment` [K] I64 in micros.
+The tensors have the names of the engine's trace (`docs/formats.md`), and beside those `{id}/winner/` `pctr_poi`,
+`pctr_creative`, `pcvr`, `z` [K] F64 and `payment` [K] I64 in micros.
 """
 
 from __future__ import annotations

@@ -106,10 +106,11 @@ impl CreativeDecoder {
     }
 
     /// Chooses a creative for each filled slot of `slots`, of which each request has `per_request`. What becomes of a
-    /// row does not depend on the others.
+    /// row does not depend on the others. With a log it waits for the logits [rows, W] of each code layer, and adds them.
     ///
     /// # Errors
     /// [`DeviceError::Failed`].
+    #[allow(clippy::too_many_arguments)]
     pub fn choose(
         &self,
         stream: &dyn Stream,
@@ -118,6 +119,7 @@ impl CreativeDecoder {
         (requests, per_request): (usize, usize),
         slots: &mut ListSlots,
         state: &mut CreativeState,
+        mut log: Option<&mut Vec<Vec<f32>>>,
     ) -> Result<(), DeviceError> {
         let beams = Beams {
             requests,
@@ -128,6 +130,11 @@ impl CreativeDecoder {
         };
         for layer in 0..config.creative_code_layers {
             self.run_layer(stream, config, sources, beams, layer, slots, state)?;
+            if let Some(log) = log.as_deref_mut() {
+                let mut logits = vec![0.0; requests * per_request * config.codebook_size];
+                state.logits.download(0, &mut logits)?;
+                log.push(logits);
+            }
             let layer = Layer {
                 index: layer,
                 count: config.creative_code_layers,

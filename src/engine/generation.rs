@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::creatives::{Decision, Decisions};
+use super::creatives::{Decision, Decisions, decisions};
 use super::redecode::Shared;
 use super::task::{Generated, Logits, Task, Tensors, is_finite, slot_values};
 use super::timed;
@@ -111,7 +111,8 @@ impl<'m, 'w> Run<'m, 'w> {
             first: 0,
             width: self.model.config.codebook_size,
         });
-        generated.tensors = task.context.report.trace.then(|| self.tensors(&generated));
+        generated.tensors =
+            task.context.report.trace.then(|| self.tensors(task.context.snapshot, &generated));
         Ok(generated)
     }
 
@@ -251,7 +252,27 @@ impl<'m, 'w> Run<'m, 'w> {
             .collect())
     }
 
-    fn tensors(&self, generated: &Generated) -> Tensors {
+    /// The creative decoder's logits along the creatives of the winning list, [filled slots, C_c, W].
+    fn creative_logits(&mut self, snapshot: &Snapshot, generated: &Generated) -> Vec<f32> {
+        let (model, ws) = (self.model, &mut *self.workspace);
+        let decoder = &ws.decoder;
+        let items = decisions(&generated.lists[generated.winner], model.config.poi_code_layers)
+            .zip(&generated.shown[generated.winner])
+            .map(|(at, shown)| (shown.creative, decoder.hidden(at.position, at.row, model.shape.d)));
+        model.creative.logits_along(
+            self.exec,
+            &model.config,
+            &model.embeddings,
+            &model.rotary,
+            snapshot,
+            items,
+            &mut ws.creative,
+            &mut ws.scratch,
+        )
+    }
+
+    fn tensors(&mut self, snapshot: &Snapshot, generated: &Generated) -> Tensors {
+        let creative_logits = self.creative_logits(snapshot, generated);
         let (config, ws) = (&self.model.config, &*self.workspace);
         let best = &generated.lists[generated.winner];
         let filled = best.items.len() * config.poi_code_layers;
@@ -261,6 +282,7 @@ impl<'m, 'w> Run<'m, 'w> {
         Tensors {
             encoder: ws.states[..self.tokens * config.hidden_size].to_vec(),
             poi_logits: logits.map_or_else(Vec::new, |logits| logits.along(best, filled)),
+            creative_logits,
             features: ws.reward.features[features.start * d_r..features.end * d_r].to_vec(),
         }
     }

@@ -59,8 +59,10 @@ impl Batch<'_> {
                 None => self.replay(ws, Stage::Search, shape, |ws| self.search(ws, shape, None)),
             }
         })?;
-        self.stage(ws, &mut timings.creative_us, |ws| {
-            self.replay(ws, Stage::Creatives, shape, |ws| self.choose_creatives(ws, shape))
+        let mut creative_log = self.trace.then(LogitsLog::new);
+        self.stage(ws, &mut timings.creative_us, |ws| match &mut creative_log {
+            Some(log) => self.choose_creatives(ws, shape, Some(log)),
+            None => self.replay(ws, Stage::Creatives, shape, |ws| self.choose_creatives(ws, shape, None)),
         })?;
         let found = self.stage(ws, &mut timings.reward_us, |ws| {
             self.replay(ws, Stage::Scoring, shape, |ws| self.score(ws, shape))?;
@@ -75,8 +77,8 @@ impl Batch<'_> {
                 first: request * shape.beams.beams,
                 width: self.model.config.codebook_size,
             });
-            if self.trace {
-                generated.tensors = Some(self.tensors(ws, shape, request, generated)?);
+            if let Some(creatives) = &creative_log {
+                generated.tensors = Some(self.tensors(ws, shape, request, generated, creatives)?);
             }
         }
         Ok(all)
@@ -111,6 +113,7 @@ impl Batch<'_> {
         shape: BatchShape,
         request: usize,
         generated: &Generated,
+        creatives: &LogitsLog,
     ) -> Result<Tensors, DeviceError> {
         let config = &self.model.config;
         let d = self.model.shape.d;
@@ -123,6 +126,12 @@ impl Batch<'_> {
         let poi_logits = logits.map_or_else(Vec::new, |logits| logits.along(best, filled));
         let list = request * shape.beams.beams + generated.winner;
         let features = ws.scoring.features(self.model, shape.slots, list, best.items.len())?;
-        Ok(Tensors { encoder, poi_logits, features })
+        let w = config.codebook_size;
+        let creative_logits = (list * shape.slots..)
+            .take(best.items.len())
+            .flat_map(|row| creatives.iter().flat_map(move |layer| &layer[row * w..(row + 1) * w]))
+            .copied()
+            .collect();
+        Ok(Tensors { encoder, poi_logits, creative_logits, features })
     }
 }

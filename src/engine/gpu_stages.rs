@@ -150,8 +150,13 @@ impl Batch<'_> {
         ws.search.finish()
     }
 
-    /// The creative of every slot of every list.
-    pub fn choose_creatives(&self, ws: &mut GpuWorkspace, shape: BatchShape) -> Result<(), DeviceError> {
+    /// The creative of every slot of every list. Launches alone, unless there is a log to be kept.
+    pub fn choose_creatives(
+        &self,
+        ws: &mut GpuWorkspace,
+        shape: BatchShape,
+        log: Option<&mut LogitsLog>,
+    ) -> Result<(), DeviceError> {
         let config = &self.model.config;
         let BatchShape { beams, slots } = shape;
         ws.slots.open(&*ws.stream, ws.search.searched(), &self.catalog.creative_offsets)?;
@@ -165,7 +170,7 @@ impl Batch<'_> {
         };
         let rows = (beams.requests, beams.beams * slots);
         let creative = &self.model.creative;
-        creative.choose(&*ws.stream, config, sources, rows, &mut ws.slots, &mut ws.creative)
+        creative.choose(&*ws.stream, config, sources, rows, &mut ws.slots, &mut ws.creative, log)
     }
 
     /// The rewards of all lists, the winners, and their rates.

@@ -93,6 +93,8 @@ pub(super) struct Tensors {
     pub encoder: Vec<f32>,
     /// POI logits along the winning list, [positions, W].
     pub poi_logits: Vec<f32>,
+    /// Creative logits along the winning list's creatives, [filled slots, C_c, W].
+    pub creative_logits: Vec<f32>,
     /// Reward features of the winning list, [filled slots, d_r].
     pub features: Vec<f32>,
 }
@@ -222,6 +224,10 @@ impl<'a> Task<'a> {
             reward: vec![0.0; lists],
             poi_logits: padded(tensors.poi_logits, logits),
             ln_w,
+            creative_logits: padded(
+                tensors.creative_logits,
+                k * config.creative_code_layers * config.codebook_size,
+            ),
             reward_features: padded(tensors.features, k * config.reward_hidden_size),
             rate: vec![0.0; k],
         };

@@ -120,13 +120,10 @@ impl CreativeDecoder {
             if !decided(snapshot, &left) {
                 let row = jobs.len();
                 state.hidden[row * d..(row + 1) * d].copy_from_slice(hidden);
-                jobs.push(Job { index, hidden: row, last_code: None, left, path: Vec::new() });
+                jobs.push(Job::new(index, row, left));
             }
         }
-        let count = jobs.len();
-        let normed = &mut scratch.normed[..count * d];
-        rms_norm(exec, &state.hidden[..count * d], count, &self.hidden_norm, self.shape.eps, normed);
-        state.hidden[..count * d].copy_from_slice(normed);
+        self.norm_hidden(exec, jobs.len(), state, scratch);
         for layer in 0..config.creative_code_layers {
             self.run_layer(exec, config, embeddings, rotary, layer, &mut jobs, state, scratch);
             for (row, job) in jobs.iter_mut().enumerate() {
@@ -137,6 +134,46 @@ impl CreativeDecoder {
             jobs.retain(|job| !decided(snapshot, &job.left));
         }
         Ok(chosen)
+    }
+
+    /// The logits [items, C_c, W] along a creative (row of the snapshot) of each of `items`, given the POI decoder's
+    /// hidden state after the item's last code. No more items than `state` has rows for.
+    #[allow(clippy::too_many_arguments)]
+    pub fn logits_along<'h>(
+        &self,
+        exec: Exec,
+        config: &ModelConfig,
+        embeddings: &Embeddings,
+        rotary: &Rotary,
+        snapshot: &Snapshot,
+        items: impl Iterator<Item = (u32, &'h [f32])>,
+        state: &mut CreativeState,
+        scratch: &mut Scratch,
+    ) -> Vec<f32> {
+        let (d, w, layers) = (self.shape.d, config.codebook_size, config.creative_code_layers);
+        let mut jobs = Vec::new();
+        for (row, (creative, hidden)) in items.enumerate() {
+            state.hidden[row * d..(row + 1) * d].copy_from_slice(hidden);
+            jobs.push(Job::new(row, row, vec![creative]));
+        }
+        self.norm_hidden(exec, jobs.len(), state, scratch);
+        let mut along = vec![0.0; jobs.len() * layers * w];
+        for layer in 0..layers {
+            self.run_layer(exec, config, embeddings, rotary, layer, &mut jobs, state, scratch);
+            for (row, job) in jobs.iter_mut().enumerate() {
+                along[(row * layers + layer) * w..][..w].copy_from_slice(&state.logits[row * w..][..w]);
+                job.last_code = Some(snapshot.creative_codes(job.left[0])[layer]);
+            }
+        }
+        along
+    }
+
+    /// RMSNorm of the first `rows` hidden states, in place.
+    fn norm_hidden(&self, exec: Exec, rows: usize, state: &mut CreativeState, scratch: &mut Scratch) {
+        let len = rows * self.shape.d;
+        let normed = &mut scratch.normed[..len];
+        rms_norm(exec, &state.hidden[..len], rows, &self.hidden_norm, self.shape.eps, normed);
+        state.hidden[..len].copy_from_slice(normed);
     }
 
     /// Runs position `layer` of all jobs, leaving their logits in `state`.
@@ -189,6 +226,10 @@ impl CreativeDecoder {
 }
 
 impl Job {
+    fn new(index: usize, hidden: usize, left: Vec<u32>) -> Self {
+        Self { index, hidden, last_code: None, left, path: Vec::new() }
+    }
+
     /// Keeps the creatives with the best code in `layer`: the arg-max of the logits, ties to the lowest code.
     fn take_best(&mut self, snapshot: &Snapshot, layer: usize, logits: &[f32]) -> Result<(), RequestError> {
         let code = |creative: u32| snapshot.creative_codes(creative)[layer];

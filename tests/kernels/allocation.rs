@@ -274,6 +274,7 @@ fn a_trace_holds_what_the_cpus_holds() {
         near("encoder", &cpu.encoder, &gpu.encoder);
         if same {
             near("poi_logits", &cpu.poi_logits, &gpu.poi_logits);
+            near("creative_logits", &cpu.creative_logits, &gpu.creative_logits);
             near("reward_features", &cpu.reward_features, &gpu.reward_features);
             assert_eq!(cpu.items.len(), gpu.items.len());
         }

@@ -69,6 +69,8 @@ pub struct Outcome {
     pub encoder: Vec<Vector>,
     /// Logits of the winning list's codes, [filled slots * C_p, W].
     pub poi_logits: Vec<Vector>,
+    /// Creative logits along the winning list's creatives, [filled slots * C_c, W].
+    pub creative_logits: Vec<Vector>,
     /// f_i, [filled slots, d_r].
     pub reward_features: Vec<Vector>,
     /// The slots' rates.
@@ -149,6 +151,7 @@ pub fn allocate(model: &Model, json: &Value) -> Result<Outcome, Refusal> {
         beam,
         lists: list_columns(model, &decoded.lists),
         poi_logits: winner_logits(model, &mut network, winner),
+        creative_logits: winner_creative_logits(model, &mut network, winner),
         reward_features: winner.features.clone(),
         rates: slots.iter().map(|slot| slot.rate).collect(),
         margins: Margins {
@@ -384,6 +387,18 @@ fn winner_logits(model: &Model, network: &mut Network, list: &Scored) -> Vec<Vec
     let codes: Vec<u16> =
         list.beam.rows.iter().flat_map(|&row| model.items[row].codes.iter().cloned()).collect();
     (0..codes.len()).map(|t| network.poi_logits(&codes[..t])).collect()
+}
+
+fn winner_creative_logits(model: &Model, network: &mut Network, list: &Scored) -> Vec<Vector> {
+    let mut codes: Vec<u16> = Vec::new();
+    let mut logits = Vec::new();
+    for (&row, &creative) in list.beam.rows.iter().zip(&list.creatives) {
+        let item = &model.items[row];
+        codes.extend(&item.codes);
+        let (hidden, shown) = (network.hidden(&codes), &item.creatives[creative].codes);
+        logits.extend((0..shown.len()).map(|layer| network.creative_logits(&hidden, &shown[..layer])));
+    }
+    logits
 }
 
 fn list_columns(model: &Model, lists: &[Scored]) -> Lists {

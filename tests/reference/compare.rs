@@ -264,6 +264,7 @@ pub fn compare_trace(
         &outcome.poi_logits,
         layers.map_or(0, |c| c * slots),
     );
+    trace_matrix(f, trace, &format!("{id}/winner/creative_logits"), &outcome.creative_logits, slots);
     trace_matrix(f, trace, &format!("{id}/winner/reward_features"), &outcome.reward_features, slots);
     let rates: Vec<Vec<f64>> = outcome.rates.iter().map(|&rate| vec![rate]).collect();
     trace_matrix(f, trace, &format!("{id}/winner/rate"), &rates, slots);

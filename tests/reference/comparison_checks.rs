@@ -156,6 +156,7 @@ fn trace(outcome: &Outcome, slots: usize, beams: usize) -> Vec<u8> {
     let column = |numbers: &[f64]| -> Vec<Vec<f64>> { numbers.iter().map(|&x| vec![x]).collect() };
     reals("encoder", &outcome.encoder, outcome.encoder.len());
     reals("winner/poi_logits", &outcome.poi_logits, slots);
+    reals("winner/creative_logits", &outcome.creative_logits, slots);
     reals("winner/reward_features", &outcome.reward_features, slots);
     reals("winner/rate", &column(&outcome.rates), slots);
     reals("lists/log_prob", &column(&outcome.lists.log_prob), beams);
@@ -182,14 +183,15 @@ fn a_trace_comparison_sees_every_tensor() {
     let first = outcome.clone();
     outcome.encoder[0][0] += 0.1;
     outcome.poi_logits[0][0] += 0.1;
+    outcome.creative_logits[0][0] += 0.1;
     outcome.reward_features[1][0] += 0.1;
     outcome.rates[0] += 0.1;
     outcome.lists.log_prob[0] += 0.1;
     outcome.lists.reward[1] += 0.1;
     outcome.lists.items[0][0] += 1;
     outcome.lists.creatives[1][0] += 1;
-    assert_eq!(findings(&trace(&outcome, 3, 4), &first).len(), 8);
-    assert_eq!(findings(&trace(&first, 2, 4), &first).len(), 3, "rows of empty slots are part of a trace");
+    assert_eq!(findings(&trace(&outcome, 3, 4), &first).len(), 9);
+    assert_eq!(findings(&trace(&first, 2, 4), &first).len(), 4, "rows of empty slots are part of a trace");
 }
 
 /// Whether a price was set by its rule, not by the reserve or the bid.

@@ -213,6 +213,8 @@ impl Traces {
         tensors.put(name("lists/reward"), &[lists], &trace.reward);
         tensors.put(name("winner/poi_logits"), &[steps, w], &trace.poi_logits);
         tensors.put(name("winner/ln_w"), &[steps, w], &trace.ln_w);
+        let creative = [k, config.creative_code_layers, w];
+        tensors.put(name("winner/creative_logits"), &creative, &trace.creative_logits);
         let features = [k, config.reward_hidden_size];
         tensors.put(name("winner/reward_features"), &features, &trace.reward_features);
         tensors.put(name("winner/rate"), &[k], &trace.rate);
