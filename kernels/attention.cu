@@ -11,7 +11,7 @@
 // shared memory. A block has 64 rows of a head of a request; blocks past a request's rows return at
 // once. The kernel's name ends in HEAD.
 //
-// FLOP 4 n^2 d per request of n rows. Bytes from L2: 4 n d ceil(n / 64), so 32 FLOP a byte. The
+// FLOP 4 n^2 d per request of n rows. Bytes from L2: 4 n d ceil(n / 64), so 64 FLOP a byte. The
 // answer for a request does not depend on what else is in the batch. On sm_90 wgmma with
 // exponentials overlapped has up to twice the rate.
 #include "flash.cuh"

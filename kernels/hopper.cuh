@@ -308,13 +308,22 @@ PTX_FN void wgmma_fence(LOC0) {
   EMU(simt::wgmma_fence(loc), asm volatile("wgmma.fence.sync.aligned;" ::: "memory"));
 }
 
-// Before wgmma_fence, for sums that have been given values: keeps the compiler from setting the
-// registers behind the fence, where it would put a fence of its own (C7519).
+// Before wgmma_fence, for sums and weights that have been given values: keeps the compiler from
+// setting the registers behind the fence, where it would put a fence of its own (C7519). After
+// wgmma_wait, for sums that other code reads: keeps it from reading them before.
 template <int COUNT>
 PTX_FN void wgmma_settle(float (&d)[COUNT]) {
 #ifndef SIMT_EMU
 #pragma unroll
   for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(d[i])::"memory");
+#endif
+}
+
+template <int STEPS>
+PTX_FN void wgmma_settle(uint32_t (&a)[STEPS][4]) {
+#ifndef SIMT_EMU
+#pragma unroll
+  for (int i = 0; i < 4 * STEPS; i++) asm volatile("" : "+r"(a[i / 4][i % 4])::"memory");
 #endif
 }
 

@@ -6,6 +6,8 @@
 mod allocation;
 #[path = "kernels/attention.rs"]
 mod attention;
+#[path = "kernels/attention_hopper.rs"]
+mod attention_hopper;
 #[path = "kernels/auction.rs"]
 mod auction;
 #[path = "kernels/audit.rs"]

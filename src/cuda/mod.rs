@@ -5,6 +5,7 @@
 //! files on the CPU. So the sizes, offsets and argument orders of this module are executed wherever the tests are.
 
 pub mod attention;
+pub mod attention_hopper;
 pub mod auction;
 pub mod auction_regret;
 pub mod beam_attention;
@@ -49,6 +50,7 @@ pub mod weights;
 pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
     [
         attention::KERNELS,
+        attention_hopper::KERNELS,
         auction::KERNELS,
         auction_regret::KERNELS,
         beam_attention::KERNELS,

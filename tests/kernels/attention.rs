@@ -1,15 +1,36 @@
 //! Self-attention of ragged requests.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bidslate::cuda::attention::attention;
-use bidslate::cuda::launch::{Buffer, Stream};
+use bidslate::cuda::launch::{Buffer, Ptr, PtrMut, Stream};
+use bidslate::error::DeviceError;
 use bidslate::ops;
 use half::bf16;
 
 use crate::numbers::*;
 use crate::setup::*;
 use crate::streams::streams;
+
+/// What computes attention.
+pub type Code = fn(&dyn Stream, &Batch) -> Result<(), DeviceError>;
+
+/// A batch on a device, its queries, keys and values `qkv` [rows, 3 d] and its results [rows, d].
+pub struct Batch {
+    pub qkv: Ptr<bf16>,
+    pub rows: usize,
+    pub offsets: Ptr<u32>,
+    pub requests: usize,
+    pub longest: usize,
+    pub heads: usize,
+    pub head_size: usize,
+    pub out: PtrMut<bf16>,
+}
+
+const PORTABLE: Code = |stream, &Batch { qkv, offsets, requests, longest, heads, head_size, out, .. }| {
+    attention(stream, qkv, offsets, requests, longest, heads, head_size, out)
+};
 
 /// Largest error: the weights and the result are rounded to bf16, the scores and sums are f32; values are up to 1.
 const TOLERANCE: f64 = 8e-3;
@@ -24,16 +45,16 @@ const BATCHES: [(&[usize], usize, usize); 6] = [
     (&[17, 128, 5], 3, 32),
 ];
 
-struct Case {
+pub struct Case {
     offsets: Vec<u32>,
     heads: usize,
     head_size: usize,
-    qkv: Vec<bf16>,
+    pub qkv: Vec<bf16>,
 }
 
 impl Case {
     /// `spread` widens the scores: 1 for weights that are nearly even, 4 for rows where few keys count.
-    fn new(inputs: &mut Inputs, (rows, heads, head_size): (&[usize], usize, usize), spread: f32) -> Self {
+    pub fn new(inputs: &mut Inputs, (rows, heads, head_size): (&[usize], usize, usize), spread: f32) -> Self {
         let d = heads * head_size;
         let mut offsets = vec![0];
         offsets.extend(rows.iter().scan(0, |end, &rows| {
@@ -47,36 +68,51 @@ impl Case {
         Self { offsets, heads, head_size, qkv: narrow(&qkv) }
     }
 
-    fn d(&self) -> usize {
+    pub fn d(&self) -> usize {
         self.heads * self.head_size
     }
 
-    fn requests(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
+    pub fn requests(&self) -> impl Iterator<Item = Range<usize>> {
         self.offsets.windows(2).map(|w| w[0] as usize..w[1] as usize)
     }
 
-    fn run(&self, stream: &Arc<dyn Stream>) -> Vec<bf16> {
-        self.run_on(stream, &self.qkv, &self.offsets)
+    pub fn run(&self, stream: &Arc<dyn Stream>, code: Code) -> Vec<bf16> {
+        self.run_on(stream, code, &self.qkv, &self.offsets)
     }
 
-    fn run_on(&self, stream: &Arc<dyn Stream>, qkv: &[bf16], offsets: &[u32]) -> Vec<bf16> {
-        let requests = offsets.len() - 1;
+    /// The results of a request that runs by itself.
+    fn alone(&self, stream: &Arc<dyn Stream>, code: Code, request: &Range<usize>) -> Vec<bf16> {
+        let width = 3 * self.d();
+        let qkv = &self.qkv[request.start * width..request.end * width];
+        self.run_on(stream, code, qkv, &[0, request.len() as u32])
+    }
+
+    fn run_on(&self, stream: &Arc<dyn Stream>, code: Code, qkv: &[bf16], offsets: &[u32]) -> Vec<bf16> {
+        let Self { heads, head_size, .. } = *self;
+        let (rows, requests) = (qkv.len() / (3 * self.d()), offsets.len() - 1);
         let longest = offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0) as usize;
         let mut out = Buffer::from_slice(stream, &vec![bf16::NAN; qkv.len() / 3]).unwrap();
         let qkv = Buffer::from_slice(stream, qkv).unwrap();
         let offsets = Buffer::from_slice(stream, offsets).unwrap();
-        attention(
-            &**stream,
-            qkv.ptr(),
-            offsets.ptr(),
-            requests,
-            longest,
-            self.heads,
-            self.head_size,
-            out.ptr_mut(),
-        )
-        .unwrap();
+        let (qkv, offsets) = (qkv.ptr(), offsets.ptr());
+        let batch = Batch { qkv, rows, offsets, requests, longest, heads, head_size, out: out.ptr_mut() };
+        code(&**stream, &batch).unwrap();
         out.to_vec().unwrap()
+    }
+
+    /// Holds the results to the reference.
+    pub fn check(&self, stream: &Arc<dyn Stream>, code: Code) {
+        let what = format!("{:?} {}", self.offsets, stream.describe());
+        assert_near(&plain(&self.run(stream, code)), &self.reference(), |_| 1.0, TOLERANCE, &what);
+    }
+
+    /// Each request has the bits that it has alone.
+    pub fn check_alone(&self, stream: &Arc<dyn Stream>, code: Code) {
+        let (d, all) = (self.d(), plain(&self.run(stream, code)));
+        for request in self.requests() {
+            let alone = plain(&self.alone(stream, code, &request));
+            assert_same(&alone, &all[request.start * d..request.end * d], &format!("{request:?}"));
+        }
     }
 
     fn reference(&self) -> Vec<f64> {
@@ -106,11 +142,7 @@ fn attention_is_near_the_reference() {
     for batch in BATCHES {
         for spread in [1.0, 4.0] {
             let case = Case::new(&mut inputs, batch, spread);
-            let want = case.reference();
-            for stream in streams() {
-                let what = format!("{batch:?} spread {spread} {}", stream.describe());
-                assert_near(&plain(&case.run(&stream)), &want, |_| 1.0, TOLERANCE, &what);
-            }
+            streams().iter().for_each(|stream| case.check(stream, PORTABLE));
         }
     }
 }
@@ -119,15 +151,7 @@ fn attention_is_near_the_reference() {
 fn a_request_gives_the_same_bits_alone() {
     let mut inputs = Inputs::new();
     let case = Case::new(&mut inputs, (&[70, 3, 66], 2, 64), 2.0);
-    let d = case.d();
-    for stream in streams() {
-        let all = plain(&case.run(&stream));
-        for request in case.requests() {
-            let qkv = &case.qkv[request.start * 3 * d..request.end * 3 * d];
-            let alone = plain(&case.run_on(&stream, qkv, &[0, request.len() as u32]));
-            assert_same(&alone, &all[request.start * d..request.end * d], &format!("{request:?}"));
-        }
-    }
+    streams().iter().for_each(|stream| case.check_alone(stream, PORTABLE));
 }
 
 #[test]
@@ -135,7 +159,11 @@ fn large_scores_neither_overflow_nor_vanish() {
     let mut inputs = Inputs::new();
     let case = Case::new(&mut inputs, (&[67], 1, 64), 1e4);
     for stream in streams() {
-        assert!(case.run(&stream).iter().all(|x| x.to_f32().abs() <= 1.01), "{}", stream.describe());
+        assert!(
+            case.run(&stream, PORTABLE).iter().all(|x| x.to_f32().abs() <= 1.01),
+            "{}",
+            stream.describe()
+        );
     }
 }
 
@@ -147,7 +175,7 @@ fn what_is_not_a_number_stays_in_its_row_or_request() {
     case.qkv[2 * 3 * d + 3] = bf16::NAN; // a query of the first request
     case.qkv[8 * 3 * d + d] = bf16::NAN; // a key of the second
     for stream in streams() {
-        for (row, out) in case.run(&stream).chunks(d).enumerate() {
+        for (row, out) in case.run(&stream, PORTABLE).chunks(d).enumerate() {
             let bad = row == 2 || (5..11).contains(&row);
             assert!(out.iter().all(|x| x.to_f32().is_finite() != bad), "row {row}");
         }
