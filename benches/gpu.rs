@@ -15,6 +15,8 @@ mod arrivals;
 mod attentions;
 #[path = "gpu/auctions.rs"]
 mod auctions;
+#[path = "gpu/chunks.rs"]
+mod chunks;
 #[path = "gpu/costs.rs"]
 mod costs;
 #[path = "gpu/device.rs"]
@@ -52,7 +54,7 @@ use device::Device;
 type Bench = (&'static str, fn(&mut Criterion, &Device));
 
 /// What is measured, by name: `BIDSLATE_BENCH` names one of them, and the others are not even set up.
-const BENCHES: [Bench; 8] = [
+const BENCHES: [Bench; 9] = [
     ("products", products::bench),
     ("attentions", attentions::bench),
     ("searches", searches::bench),
@@ -60,6 +62,7 @@ const BENCHES: [Bench; 8] = [
     ("quantizer", quantizer::bench),
     ("stages", stages::bench),
     ("allocations", allocations::bench),
+    ("chunks", chunks::bench),
     ("loads", loads::bench),
 ];
 

@@ -49,7 +49,8 @@ pub fn bench(criterion: &mut Criterion, device: &Device) {
     }
 }
 
-fn run(engine: &Engine, requests: &[Request]) -> Duration {
+/// The time of one call.
+pub fn run(engine: &Engine, requests: &[Request]) -> Duration {
     let started = Instant::now();
     let answers = engine.allocate(requests);
     let time = started.elapsed();

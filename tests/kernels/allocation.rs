@@ -160,6 +160,23 @@ fn a_response_does_not_depend_on_its_batch() {
     }
 }
 
+/// A call of more requests than may run at a time runs them a few at a time, each few to their end.
+#[test]
+fn a_response_does_not_depend_on_how_many_run_at_a_time() {
+    let mut rng = world::rng("a_response_does_not_depend_on_how_many_run_at_a_time");
+    let world = world(&mut rng);
+    let requests = world.requests(BATCH, &mut rng);
+    let answers = |at_once: usize| {
+        let builder = Engine::builder().model(world.path()).streams(vec![streams().remove(0)]);
+        builder.limits(limits(&world, at_once)).build().unwrap().allocate(&requests)
+    };
+    let together = answers(BATCH);
+    assert!(together.iter().any(Result::is_ok));
+    for at_once in [1, 2, 3] {
+        assert_eq!(answers(at_once), together, "{at_once} at a time");
+    }
+}
+
 /// Batches of one call on two streams at once, and calls of two threads at once.
 #[test]
 fn streams_work_side_by_side() {
