@@ -1,4 +1,5 @@
-// Rates of the payment network (Eq. 25) for the slots of each request's winning list:
+// Rates of the payment network (Eq. 25): `payment` for the slots of each request's winning list,
+// `payment_misreports` for single slots whose ads have misreported:
 //
 //   rate_i = sigmoid(MLP([ f_i ; ln(1 + b_m) of the other K - 1 slots ; z_i pctr_poi_i ]))
 //
@@ -24,6 +25,19 @@
 // them.
 // FLOPs: 2 * 128 (d_r + K) + 8,852 a slot. Bytes: the weights, 512 (d_r + K) and 18 KB, from L2.
 // Bound by latency: there are at most 32 rows.
+//
+// An ad that misreports changes one input of its own slot, z_i pctr_poi_i: its own bid is not among
+// the bids that the network reads there, and f_i does not depend on bids. That input comes last, so
+// the sum over the others is the beginning of the sum over all, to the bit: it is computed once for
+// all misreports of a slot and stays in a register, and each misreport adds one product.
+//
+//   rows      u32 [groups]              the slot of each group of misreports, list * slots + slot
+//   offsets   u32 [groups + 1]          first misreport of each group
+//   ln_z      f64 [misreports]          under each misreport
+//   rates     f32 [misreports]          out
+//
+// Launch: 128 threads, one block a group, shared memory (d_r + K) * 4 bytes; slots <= 32.
+// FLOPs: 2 * 128 (d_r + K) a group, 9,108 a misreport. Bytes: the weights for each group, from L2.
 #include "mlp.cuh"
 
 constexpr int THREADS = MLP_IN;
@@ -32,11 +46,17 @@ constexpr int SLOTS_AT_ONCE = 8;
 constexpr int MAX_SLOTS = 32;
 constexpr unsigned NO_LIST = 0xffffffffu;
 
-// What the network reads of the winning list besides its features.
+// What the network reads of a list besides its features: of each slot, or z_pctr of misreports.
 struct Inputs {
   float ln_bid[MAX_SLOTS];
   float z_pctr[MAX_SLOTS];
 };
+
+PTX_FN float ln_one_plus(unsigned long long micros, double unit) {
+  return (float)log1p((double)micros / unit);
+}
+
+PTX_FN float z_pctr(double ln_z, float pctr) { return (float)(exp(ln_z) * (double)pctr); }
 
 // Element `k` of the input of slot `slot`.
 PTX_FN float input(const Inputs& inputs, const float* features, int slot, int count, unsigned k,
@@ -65,8 +85,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   size_t first_row = list == NO_LIST ? 0 : (size_t)list * slots;
   if ((int)threadIdx.x < count) {
     size_t row = first_row + threadIdx.x;
-    inputs.ln_bid[threadIdx.x] = (float)log1p((double)bids[row] / unit);
-    inputs.z_pctr[threadIdx.x] = (float)(exp(ln_z[row]) * (double)pctr_poi[row]);
+    inputs.ln_bid[threadIdx.x] = ln_one_plus(bids[row], unit);
+    inputs.z_pctr[threadIdx.x] = z_pctr(ln_z[row], pctr_poi[row]);
   }
   mlp.load(tail);
   for (unsigned i = max(count, 0) + threadIdx.x; i < slots; i += THREADS) {
@@ -105,5 +125,56 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
     // The next slots' inputs may be written at once: who reads `hidden` still has that barrier to
     // pass.
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    payment_misreports(const unsigned* __restrict__ rows, const unsigned* __restrict__ offsets,
+                       const double* __restrict__ ln_z, const float* __restrict__ features,
+                       const float* __restrict__ pctr_poi,
+                       const unsigned long long* __restrict__ bids,
+                       const int* __restrict__ lengths, const float* __restrict__ first,
+                       const float* __restrict__ bias, const float* __restrict__ tail, double unit,
+                       unsigned slots, unsigned d, unsigned list_len, float* __restrict__ rates) {
+  DYN_SMEM(shared);
+  __shared__ MlpShared mlp;
+  __shared__ Inputs inputs;
+  __shared__ float hidden[SLOTS_AT_ONCE][MLP_IN];
+  float* x = reinterpret_cast<float*>(shared);  // [last]
+  unsigned row = rows[blockIdx.x], list = row / slots, slot = row % slots;
+  unsigned width = d + list_len, last = width - 1;
+  size_t first_row = (size_t)list * slots;
+  int count = lengths[list];
+  if ((int)threadIdx.x < count) {
+    inputs.ln_bid[threadIdx.x] = ln_one_plus(bids[first_row + threadIdx.x], unit);
+  }
+  mlp.load(tail);
+  __syncthreads();
+  for (unsigned k = threadIdx.x; k < last; k += THREADS) {
+    x[k] = input(inputs, features + first_row * d, slot, count, k, d, width);
+  }
+  __syncthreads();
+  float others = 0.f;
+  for (unsigned k = 0; k < last; k++) {
+    others = fmaf(x[k], first[(size_t)k * MLP_IN + threadIdx.x], others);
+  }
+  float weight = first[(size_t)last * MLP_IN + threadIdx.x], shift = bias[threadIdx.x];
+
+  unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, end = offsets[blockIdx.x + 1];
+  for (unsigned start = offsets[blockIdx.x]; start < end; start += SLOTS_AT_ONCE) {
+    unsigned here = min((unsigned)SLOTS_AT_ONCE, end - start);
+    if (threadIdx.x < here) {
+      inputs.z_pctr[threadIdx.x] = z_pctr(ln_z[start + threadIdx.x], pctr_poi[row]);
+    }
+    // Past it the hidden layers of the misreports before have been read too.
+    __syncthreads();
+    for (unsigned m = 0; m < here; m++) {
+      hidden[m][threadIdx.x] = relu_f32(fmaf(inputs.z_pctr[m], weight, others) + shift);
+    }
+    __syncthreads();
+    for (unsigned m = warp; m < here; m += WARPS) {
+      float rate = mlp.run(hidden[m]);
+      if (lane == 0) rates[start + m] = rate;
+    }
   }
 }

@@ -82,6 +82,14 @@ fn rewards_and_payments_count_their_networks() {
 }
 
 #[test]
+fn misreports_of_a_slot_share_all_but_one_input() {
+    // Two ads, three misreports each: features of 2 and the other's bid once, the last input and the tail each time.
+    let flops = 2 * (2 * 3 * 128 + 6 * (128 + 4426));
+    let bytes = 4 * (4 * 128 + 4426 + 2 * 3) + 6 * (8 + 4);
+    assert_eq!(Stages::new(&small(), 1).misreports(2, 3), Work { flops, bytes });
+}
+
+#[test]
 fn an_allocation_is_the_sum_of_its_stages() {
     let config = small();
     let stages = Stages::new(&config, 3);

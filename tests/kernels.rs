@@ -44,6 +44,8 @@ mod norm;
 mod norm_linear;
 #[path = "kernels/numbers.rs"]
 mod numbers;
+#[path = "kernels/payment.rs"]
+mod payment;
 #[path = "kernels/ptx.rs"]
 mod ptx;
 #[path = "kernels/quantize.rs"]

@@ -161,6 +161,17 @@ impl<'c> Stages<'c> {
         Work { flops: 2 * rows * weights, bytes: F32 * (weights + rows * r + rows) }
     }
 
+    /// The payment network on `ads` slots, each under `each` misreports that change one of its inputs.
+    pub fn misreports(&self, ads: usize, each: usize) -> Work {
+        let ModelConfig { reward_hidden_size: r, list_len, .. } = *self.config;
+        let (others, count) = (r + list_len - 1, ads * each);
+        let weights = mlp_weights(others + 1);
+        let own = weights - others * HIDDEN[0];
+        // Features and bids of each slot; ln z and a rate of each misreport.
+        let bytes = F32 * (weights + ads * others) + count * (MICROS + F32);
+        Work { flops: 2 * (ads * others * HIDDEN[0] + count * own), bytes }
+    }
+
     /// Everything, stage after stage: the position after the last code has no head.
     pub fn allocate(&self) -> Work {
         let steps = self.steps();

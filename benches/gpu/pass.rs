@@ -12,7 +12,7 @@ use bidslate::cuda::launch::{Buffer, Stream};
 use bidslate::cuda::list_slots::ListSlots;
 use bidslate::cuda::lists::Lists;
 use bidslate::cuda::model::DeviceModel;
-use bidslate::cuda::payment::PaymentInputs;
+use bidslate::cuda::payment::{MisreportInputs, PaymentInputs};
 use bidslate::cuda::reward::RewardState;
 use bidslate::cuda::reward_choice::{self, Choice, NO_WINNER, Values, multipliers};
 use bidslate::cuda::reward_input::{Shown, Tables};
@@ -212,10 +212,49 @@ impl<'l> Pass<'l> {
         model.payment.rates(&**stream, lists, inputs, self.beams.requests, &mut self.rates)
     }
 
+    /// Misreports of every slot of the first request's winning list, `each` of a slot.
+    pub fn misreported(&self, each: usize) -> Result<Misreported, DeviceError> {
+        let stream = &self.loaded.stream;
+        let (winner, slots) = (self.winner.to_vec()?[0] as usize, self.search.searched().slots);
+        let rows: Vec<u32> = (0..slots).map(|slot| (winner * slots + slot) as u32).collect();
+        let offsets: Vec<u32> = (0..=slots).map(|group| (group * each) as u32).collect();
+        let ln_z: Vec<f64> = (0..slots * each).map(|misreport| -(misreport as f64) / 10.0).collect();
+        Ok(Misreported {
+            rows: Buffer::from_slice(stream, &rows)?,
+            offsets: Buffer::from_slice(stream, &offsets)?,
+            ln_z: Buffer::from_slice(stream, &ln_z)?,
+            rates: Buffer::new(stream, ln_z.len())?,
+        })
+    }
+
+    /// The rates of misreports.
+    pub fn pay_misreports(&self, misreported: &mut Misreported) -> Result<(), DeviceError> {
+        let Loaded { stream, model, .. } = self.loaded;
+        let Misreported { rows, offsets, ln_z, rates } = misreported;
+        let inputs = MisreportInputs {
+            rows,
+            offsets,
+            ln_z,
+            features: &self.reward.features,
+            pctr_poi: &self.reward.probabilities,
+            bids: &self.slots.bids,
+        };
+        let lists = lists(&self.slots, self.beams, self.search.searched().slots);
+        model.payment.misreports(&**stream, lists, inputs, rows.len(), rates)
+    }
+
     /// Whether a list was found for every request: without any the stages behind the search have nothing to do.
     pub fn found_lists(&self) -> Result<bool, DeviceError> {
         Ok(self.winner.to_vec()?.iter().all(|&winner| winner != NO_WINNER))
     }
+}
+
+/// Misreports in device memory, and room for their rates.
+pub struct Misreported {
+    rows: Buffer<u32>,
+    offsets: Buffer<u32>,
+    ln_z: Buffer<f64>,
+    rates: Buffer<f32>,
 }
 
 fn lists(slots: &ListSlots, beams: Beams, room: usize) -> Lists<'_> {

@@ -58,6 +58,24 @@ fn batch(
     let payment = recorded(loaded, || pass.pay())?;
     let work = throughput(least.payment());
     device.bench(criterion, &name("payment"), work, Cache::Cold, |_| payment.launch());
+    if requests == device.batches()[0] {
+        misreports(criterion, device, &pass, config)?;
+    }
+    Ok(())
+}
+
+/// The rates of an audit's misreports: every slot of a list, ten of each.
+fn misreports(
+    criterion: &mut Criterion,
+    device: &Device,
+    pass: &Pass,
+    config: &ModelConfig,
+) -> Result<(), DeviceError> {
+    let (ads, each) = (config.list_len, 10);
+    let mut misreported = pass.misreported(each)?;
+    let name = format!("misreports d {}, {}", config.hidden_size, ads * each);
+    let work = throughput(Stages::new(config, 1).misreports(ads, each));
+    device.bench(criterion, &name, work, Cache::Cold, |_| pass.pay_misreports(&mut misreported));
     Ok(())
 }
 

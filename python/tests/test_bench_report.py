@@ -64,6 +64,15 @@ def test_samples_are_times_of_one_run(report: dict) -> None:
     assert (payment["low_ns"], payment["high_ns"]) == (9e4, 1.2e5)
 
 
+def test_names_tell_what_they_are_of() -> None:
+    measured = {"median_ns": 64e6, "low_ns": 6e7, "high_ns": 7e7, "throughput": both(1.0, 2.0)}
+    few = "allocate d 512, batch 128/8 at a time"
+    assert bench_figures.figure(few, measured).label == "allocate d 512 8 at a time"
+    assert bench_figures.per_second(few, measured) == pytest.approx(2000)
+    misreports = bench_figures.figure("misreports d 512, 100/gpu", measured)
+    assert (misreports.label, misreports.batch, misreports.operands) == ("misreports d 512 100", None, "f32")
+
+
 def test_a_share_is_of_the_limit_that_binds(report: dict) -> None:
     card = bench_figures.card(report)
     figures = {(one.kernel, one.batch): one for one in bench_figures.figures(report)}
@@ -159,11 +168,11 @@ def test_what_has_run_is_told_from_the_reports(report: dict) -> None:
     assert "| selection, 30 steps | 180 us at batch 1 | not measured |" in text
     figure = {"median_ns": 2e5, "low_ns": 1e5, "high_ns": 3e5, "throughput": {"Bytes": 1e6}}
     names = {"search 1x64 beams, 30 steps, 20000 items/gpu": figure}
-    assert "| latency under a steady load, d 256 | p99 within 1.3 times p50 | not measured |" in text
+    assert "| steady load, d 256, Poisson arrivals | p99 within 1.3 times p50 | not measured |" in text
     load = {"p99_over_p50": 1.2, "p99_ms": 3.6, "p50_ms": 3.0, "rate": 150.0}
     loads = {"loads": {"figures": {}, "loads": {"d 256, poisson, 50 %": load, "d 256, poisson, 70 %": load}}}
     told = runs.document([report | {"check": "bench", "benches": loads}])
-    line = next(line for line in told.splitlines() if "steady load, d 256" in line)
+    line = next(line for line in told.splitlines() if "steady load, d 256, Poisson" in line)
     assert line.count("p99 1.20 of p50 (3.60 of 3.00 ms) at 150 requests/s (NVIDIA H100 80GB HBM3, abc)") == 1
     reached = runs.document([report | {"check": "bench", "benches": {"searches": {"figures": names}}}])
     assert "| 180 us at batch 1 | 200.0 us, 5e+09/s (NVIDIA H100 80GB HBM3, abc) |" in reached

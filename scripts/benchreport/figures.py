@@ -36,7 +36,13 @@ CARDS = {
 AT = r"d (?P<d>\d+), batch (?P<batch>\d+)/(gpu|cpu|engine)"
 KERNELS = (
     (rf"(?P<kernel>encoder|decode_step|creative|allocate) {AT}", None, "bf16"),
+    (
+        r"(?P<kernel>allocate) d (?P<d>\d+), batch (?P<batch>\d+)/(?P<what>\d+ at a time)",
+        None,
+        "bf16",
+    ),
     (rf"(?P<kernel>reward|payment) {AT}", None, "f32"),
+    (r"(?P<kernel>misreports) d (?P<d>\d+), (?P<what>\d+)/gpu", None, "f32"),
     (r"search (?P<batch>\d+)x\d+ beams, (?P<what>.+)/(gpu|cpu)", "select", None),
     (r"auction (?P<what>\w+), (?P<batch>\d+) of .+/(gpu|cpu)", "auction", None),
     (r"auction_regret (?P<what>\w+), (?P<batch>\d+) of .+/(gpu|cpu)", "regret", None),
@@ -53,6 +59,7 @@ ORDER = (
     "creative",
     "reward",
     "payment",
+    "misreports",
     "auction",
     "regret",
     "quantizer",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from .figures import Json, per_second
 from .loads import told
 
-# Poisson arrivals at half of the capacity.
+# At half of the capacity.
 STEADY = "p99 within 1.3 times p50"
 # What is aimed at on an H100: what, the aim, and the benchmark that shows it.
 GATES = (
@@ -25,7 +25,7 @@ GATES = (
     ("selection, 30 steps", "180 us at batch 1", "search 1x64 beams, 30 steps, 20000 items/gpu"),
     ("creatives", "60 us at d 512", "creative d 512, batch 1/gpu"),
     ("reward", "20 us at batch 1", "reward d 512, batch 1/gpu"),
-    ("payment and regret", "8 us for 100 misreports", None),
+    ("payment and regret", "8 us for 100 misreports", "misreports d 512, 100/gpu"),
     ("GSP batch", "half of the copy bandwidth", "auction gsp, 200000 of 64 for 10/gpu"),
     ("VCG batch", "half of the copy bandwidth", "auction vcg, 200000 of 64 for 10/gpu"),
     ("residual quantizer", "80 % of a product of that shape", "quantize 131072x3x1024x64/gpu"),
@@ -35,9 +35,12 @@ GATES = (
     ("throughput, d 256", "5,000 requests a second at batch 128", "allocate d 256, batch 128/engine"),
     ("throughput, d 512", "1,850 requests a second at batch 128", "allocate d 512, batch 128/engine"),
     ("throughput, d 1024", "620 requests a second at batch 128", "allocate d 1024, batch 128/engine"),
-    ("latency under a steady load, d 256", STEADY, "d 256, poisson, 50 %"),
-    ("latency under a steady load, d 512", STEADY, "d 512, poisson, 50 %"),
-    ("latency under a steady load, d 1024", STEADY, "d 1024, poisson, 50 %"),
+    ("steady load, d 256, Poisson arrivals", STEADY, "d 256, poisson, 50 %"),
+    ("steady load, d 512, Poisson arrivals", STEADY, "d 512, poisson, 50 %"),
+    ("steady load, d 1024, Poisson arrivals", STEADY, "d 1024, poisson, 50 %"),
+    ("steady load, d 256, even arrivals", STEADY, "d 256, even, 50 %"),
+    ("steady load, d 512, even arrivals", STEADY, "d 512, even, 50 %"),
+    ("steady load, d 1024, even arrivals", STEADY, "d 1024, even, 50 %"),
 )
 
 
@@ -61,7 +64,7 @@ What `gpu-check probe` found: medians. All samples are in the reports.
 ## Speed
 
 What is aimed at on an H100, and the figures of `gpu-check bench` and `gpu-check peer`. Throughput counts floating
-point operations, bytes or requests, as the bench does. A steady load is Poisson arrivals at half of the capacity.
+point operations, bytes or requests, as the bench does. A steady load is half of what the engine serves at most.
 
 {speed}
 """

@@ -1,4 +1,4 @@
-//! The payment network on the winning list of each request.
+//! The payment network on the winning list of each request, and on slots whose ads misreport.
 
 use std::sync::Arc;
 
@@ -20,6 +20,25 @@ crate::kernels! {
         features: Ptr<f32>,
         pctr_poi: Ptr<f32>,
         ln_z: Ptr<f64>,
+        bids: Ptr<u64>,
+        lengths: Ptr<i32>,
+        first: Ptr<f32>,
+        bias: Ptr<f32>,
+        tail: Ptr<f32>,
+        unit: f64,
+        slots: u32,
+        d: u32,
+        list_len: u32,
+        rates: PtrMut<f32>,
+    );
+
+    /// Rates of slots under misreports of their own ads.
+    fn payment_misreports(
+        rows: Ptr<u32>,
+        offsets: Ptr<u32>,
+        ln_z: Ptr<f64>,
+        features: Ptr<f32>,
+        pctr_poi: Ptr<f32>,
         bids: Ptr<u64>,
         lengths: Ptr<i32>,
         first: Ptr<f32>,
@@ -61,6 +80,24 @@ pub struct PaymentInputs<'a> {
     /// ln z of each slot's item, `[rows]`.
     pub ln_z: &'a Buffer<f64>,
     /// Bid of each filled slot in micros, 0 for organic items, `[rows]`.
+    pub bids: &'a Buffer<u64>,
+}
+
+/// What the network reads of slots whose ads misreport. Group g is the misreports `offsets[g]` up to `offsets[g + 1]` of
+/// the ad in row `rows[g]` of the lists.
+#[derive(Debug, Clone, Copy)]
+pub struct MisreportInputs<'a> {
+    /// `[groups]`
+    pub rows: &'a Buffer<u32>,
+    /// `[groups + 1]`
+    pub offsets: &'a Buffer<u32>,
+    /// ln z of the ad under each misreport, `[misreports]`.
+    pub ln_z: &'a Buffer<f64>,
+    /// Slot features, [rows, d_r].
+    pub features: &'a Buffer<f32>,
+    /// pctr_poi of each slot, `[rows]`.
+    pub pctr_poi: &'a Buffer<f32>,
+    /// True bid of each filled slot in micros, 0 for organic items, `[rows]`.
     pub bids: &'a Buffer<u64>,
 }
 
@@ -117,6 +154,48 @@ impl PaymentNetwork {
             inputs.features.ptr(),
             inputs.pctr_poi.ptr(),
             inputs.ln_z.ptr(),
+            inputs.bids.ptr(),
+            lists.lengths.ptr(),
+            self.first.ptr(),
+            self.bias.ptr(),
+            self.tail.ptr(),
+            self.bid_unit as f64,
+            size(lists.slots),
+            size(self.d_r),
+            size(self.list_len),
+            rates.ptr_mut(),
+        )
+    }
+
+    /// Rates `[misreports]` of the ads of `groups` groups, each with the bits that [`PaymentNetwork::rates`] would give
+    /// its slot if ln z were that of the misreport. What else the network reads there no misreport of the ad changes.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    pub fn misreports(
+        &self,
+        stream: &dyn Stream,
+        lists: Lists,
+        inputs: MisreportInputs,
+        groups: usize,
+        rates: &mut Buffer<f32>,
+    ) -> Result<(), DeviceError> {
+        let rows = lists.rows();
+        assert!(inputs.rows.len() >= groups && inputs.offsets.len() > groups);
+        assert!(inputs.features.len() >= rows * self.d_r && rates.len() >= inputs.ln_z.len());
+        assert!(inputs.pctr_poi.len() >= rows && inputs.bids.len() >= rows && lists.slots <= self.list_len);
+        if groups == 0 {
+            return Ok(());
+        }
+        let input_bytes = (self.d_r + self.list_len) * size_of::<f32>();
+        payment_misreports(
+            stream,
+            LaunchShape::new([size(groups), 1, 1], THREADS).shared(size(input_bytes)),
+            inputs.rows.ptr(),
+            inputs.offsets.ptr(),
+            inputs.ln_z.ptr(),
+            inputs.features.ptr(),
+            inputs.pctr_poi.ptr(),
             inputs.bids.ptr(),
             lists.lengths.ptr(),
             self.first.ptr(),

@@ -6,7 +6,7 @@ use super::catalog::DeviceCatalog;
 use super::launch::{Buffer, Download, Stream};
 use super::lists::Lists;
 use super::model::DeviceModel;
-use super::payment::PaymentInputs;
+use super::payment::{MisreportInputs, PaymentInputs};
 use super::reward::RewardState;
 use super::reward_choice::{self, Choice, Values};
 use super::reward_input::{Shown, Tables};
@@ -35,6 +35,19 @@ pub struct ScoringInput<'a> {
     pub ln_z: &'a Buffer<f64>,
     /// Multipliers of each request's objective, [requests, 4].
     pub objectives: &'a Buffer<f64>,
+}
+
+/// Misreports of ads in the slots of lists: see [`MisreportInputs`].
+#[derive(Debug, Clone, Copy)]
+pub struct Misreports<'a> {
+    /// Ads that misreport.
+    pub groups: usize,
+    /// Row of each ad, `[groups]`.
+    pub rows: &'a Buffer<u32>,
+    /// First misreport of each ad, `[groups + 1]`.
+    pub offsets: &'a Buffer<u32>,
+    /// ln z under each misreport.
+    pub ln_z: &'a Buffer<f64>,
 }
 
 /// The verdict on the lists.
@@ -132,6 +145,31 @@ impl ScoringState {
             bids,
         };
         model.payment.rates(stream, lists, inputs, requests, &mut self.rates)
+    }
+
+    /// The rates of ads of the last pass's lists under misreports: what [`PaymentNetwork::misreports`] says of them.
+    ///
+    /// [`PaymentNetwork::misreports`]: super::payment::PaymentNetwork::misreports
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    pub fn misreports(
+        &self,
+        stream: &dyn Stream,
+        model: &DeviceModel,
+        input: ScoringInput,
+        misreports: Misreports,
+        rates: &mut Buffer<f32>,
+    ) -> Result<(), DeviceError> {
+        let inputs = MisreportInputs {
+            rows: misreports.rows,
+            offsets: misreports.offsets,
+            ln_z: misreports.ln_z,
+            features: &self.reward.features,
+            pctr_poi: &self.reward.probabilities,
+            bids: input.bids,
+        };
+        model.payment.misreports(stream, input.lists, inputs, misreports.groups, rates)
     }
 
     /// The copies that bring what the last pass found to `scored`.

@@ -96,7 +96,7 @@ pub(super) struct RateQuery<'q> {
 pub(super) struct Rated {
     /// In (0, 1).
     pub rate: f64,
-    /// [d_r + K], see [`write_input`](crate::model::payment::write_input).
+    /// [d_r + K], see [`write_input`](crate::model::payment::write_input). A GPU leaves it empty unless it is reported.
     pub input: Vec<f32>,
 }
 

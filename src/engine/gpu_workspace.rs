@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Limits;
-use super::gpu_rates::OneList;
+use super::gpu_rates::{MOST_QUERIES, RateLists};
 use super::gpu_stages::Recording;
 use crate::catalog::Snapshot;
 use crate::cuda::beam_attention::Beams;
@@ -31,7 +31,9 @@ pub(super) struct GpuWorkspace {
     /// Multipliers of each request's objective, [requests, 4].
     pub objectives: Buffer<f64>,
     pub scoring: ScoringState,
-    pub one_list: OneList,
+    pub rate_lists: RateLists,
+    /// Rates under misreports.
+    pub rates: Buffer<f32>,
     pub most_beams: usize,
 }
 
@@ -68,7 +70,8 @@ impl GpuWorkspace {
             creative: model.creative.state(stream, config, rows(beams * slots))?,
             objectives: Buffer::new(stream, 4 * batch)?,
             scoring: ScoringState::new(stream, model, batch, beams, slots)?,
-            one_list: OneList::new(stream, slots)?,
+            rate_lists: RateLists::new(stream, beams, slots)?,
+            rates: Buffer::new(stream, MOST_QUERIES)?,
             stream: stream.clone(),
         })
     }
@@ -82,6 +85,7 @@ impl GpuWorkspace {
             + self.creative.bytes()
             + self.objectives.bytes()
             + self.scoring.bytes()
-            + self.one_list.bytes()
+            + self.rate_lists.bytes()
+            + self.rates.bytes()
     }
 }

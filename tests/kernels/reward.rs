@@ -26,16 +26,16 @@ use crate::support::model_dir;
 const EXEC: Exec = Exec { isa: Isa::Scalar, team: None };
 
 /// A model and a catalog, on the host.
-struct World {
-    model: Model,
-    weights: Weights,
+pub struct World {
+    pub model: Model,
+    pub weights: Weights,
     snapshot: Arc<Snapshot>,
     _dir: tempfile::TempDir,
 }
 
 impl World {
     /// Weights in bf16: the GPU holds the embeddings so, and the CPU reads the same numbers.
-    fn new(config: &ModelConfig) -> Self {
+    pub fn new(config: &ModelConfig) -> Self {
         let dir = model_dir(config, WeightType::BF16);
         let catalog = Catalog::from_columns(synthetic::catalog(config, 60, 3), config).unwrap();
         let weights = Weights::open(dir.path(), config).unwrap();
@@ -52,7 +52,7 @@ impl World {
     }
 }
 
-fn config() -> ModelConfig {
+pub fn config() -> ModelConfig {
     ModelConfig {
         hidden_size: 32,
         num_heads: 1,
