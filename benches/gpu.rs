@@ -54,7 +54,7 @@ use device::Device;
 type Bench = (&'static str, fn(&mut Criterion, &Device));
 
 /// What is measured, by name: `BIDSLATE_BENCH` names one of them, and the others are not even set up.
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 11] = [
     ("products", products::bench),
     ("attentions", attentions::bench),
     ("searches", searches::bench),
@@ -63,6 +63,8 @@ const BENCHES: [Bench; 9] = [
     ("stages", stages::bench),
     ("allocations", allocations::bench),
     ("chunks", chunks::bench),
+    ("stages_hopper", stages::bench_hopper),
+    ("allocations_hopper", allocations::bench_hopper),
     ("loads", loads::bench),
 ];
 

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use bidslate::engine::{Engine, Report};
+use bidslate::engine::{Engine, Kernels, Report};
 use bidslate::request::Request;
 use bidslate::response::Timings;
 use criterion::Criterion;
 
 use crate::costs::{Stages, throughput};
-use crate::device::Device;
+use crate::device::{Device, suffix};
 use crate::engines;
 
 /// A stage: its name, and its time in a run.
@@ -24,13 +24,26 @@ const STAGES: [Stage; 6] = [
 ];
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {
+    bench_with(criterion, device, Kernels::Measured);
+}
+
+/// The same with the kernels made for Hopper, where they run.
+pub fn bench_hopper(criterion: &mut Criterion, device: &Device) {
+    if device.runs(Kernels::Hopper) {
+        bench_with(criterion, device, Kernels::Hopper);
+    }
+}
+
+fn bench_with(criterion: &mut Criterion, device: &Device, kernels: Kernels) {
     for model in device.models() {
         for batch in device.batches() {
             let streams = vec![device.stream.clone()];
-            let (engine, requests) = engines::build(device, &device.config(model), streams, batch, batch);
+            let (engine, requests) =
+                engines::build(device, &device.config(model), streams, kernels, batch, batch);
             let config = engine.config();
             let d = config.hidden_size;
-            let mut group = criterion.benchmark_group(format!("allocate d {d}, batch {batch}"));
+            let mut group =
+                criterion.benchmark_group(format!("allocate d {d}, batch {batch}{}", suffix(kernels)));
             group.throughput(throughput(Stages::new(config, batch).allocate())).sample_size(10);
             group.bench_function("engine", |bencher| {
                 bencher.iter_custom(|runs| (0..runs).map(|_| run(&engine, &requests)).sum());

@@ -3,6 +3,7 @@
 //! `Limits::batch` is that number. Few requests keep their keys and values in the cache of the device while they are
 //! searched; many share the launches and the weights.
 
+use bidslate::engine::Kernels;
 use criterion::Criterion;
 
 use crate::allocations::run;
@@ -21,7 +22,8 @@ pub fn bench(criterion: &mut Criterion, device: &Device) {
         group.throughput(least).sample_size(10);
         for at_once in device.pick(vec![2, 4, 8, 16, 32, 64], vec![2]) {
             let streams = device.streams(GPU_CALLERS);
-            let (engine, requests) = engines::build(device, &config, streams, at_once, requests);
+            let (engine, requests) =
+                engines::build(device, &config, streams, Kernels::Measured, at_once, requests);
             group.bench_function(format!("{at_once} at a time"), |bencher| {
                 bencher.iter_custom(|runs| (0..runs).map(|_| run(&engine, &requests)).sum());
             });

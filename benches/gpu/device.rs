@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bidslate::cuda::choice::Kernels;
 use bidslate::cuda::launch::{Address, Buffer, Element, Stream};
 use bidslate::error::DeviceError;
 use bidslate::model::config::{ModelConfig, ModelSize};
@@ -86,6 +87,17 @@ impl Device {
         self.pick(config, small)
     }
 
+    /// Whether kernels run here; where not, it is said in words that `scripts/gpu-check` looks for.
+    pub fn runs(&self, kernels: Kernels) -> bool {
+        match self.stream.hopper() {
+            Err(error) if kernels == Kernels::Hopper => {
+                println!("skipped: {error}");
+                false
+            }
+            _ => true,
+        }
+    }
+
     /// Requests of a batch.
     pub fn batches(&self) -> Vec<usize> {
         self.pick(vec![1, 8, 32, 128], vec![2])
@@ -157,6 +169,11 @@ impl Device {
         self.stream.copy(self.sweep + half as Address, self.sweep, half)?;
         self.stream.time(work)
     }
+}
+
+/// What a name ends in where Hopper's kernels run.
+pub fn suffix(kernels: Kernels) -> &'static str {
+    if kernels == Kernels::Hopper { ", hopper" } else { "" }
 }
 
 impl Drop for Device {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bidslate::cuda::launch::Stream;
-use bidslate::engine::{Engine, Limits};
+use bidslate::engine::{Engine, Kernels, Limits};
 use bidslate::model::config::ModelConfig;
 use bidslate::model::init::init_model;
 use bidslate::model::weights::WeightType;
@@ -12,12 +12,13 @@ use bidslate::synthetic;
 
 use crate::device::Device;
 
-/// An engine that works on up to `at_once` requests on each of `streams`, and `count` requests of full histories that
+/// An engine with `kernels` that works on up to `at_once` requests on each of `streams`, and `count` requests of full histories that
 /// leave all slots contested.
 pub fn build(
     device: &Device,
     config: &ModelConfig,
     streams: Vec<Arc<dyn Stream>>,
+    kernels: Kernels,
     at_once: usize,
     count: usize,
 ) -> (Engine, Vec<Request>) {
@@ -32,7 +33,7 @@ pub fn build(
         candidates: 2000,
         slots: config.list_len,
     };
-    let builder = Engine::builder().model(dir.path()).streams(streams);
+    let builder = Engine::builder().model(dir.path()).streams(streams).gpu_kernels(kernels);
     let engine = builder.limits(limits).build().expect("an engine");
     let request = |json: serde_json::Value| {
         let request = Request::from_json(json.to_string().as_bytes()).expect("a request");

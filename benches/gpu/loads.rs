@@ -1,5 +1,6 @@
 //! Latency under load: the bench `load` with models of random weights, on two streams.
 
+use bidslate::engine::Kernels;
 use criterion::Criterion;
 use serde_json::Map;
 
@@ -22,7 +23,8 @@ pub fn bench(_: &mut Criterion, device: &Device) {
         let streams = device.streams(GPU_CALLERS);
         let team = Team { callers: streams.len(), batch: device.pick(BATCH, 2) };
         let requests = device.pick(REQUESTS, 2);
-        let (engine, requests) = engines::build(device, &config, streams, team.batch, requests);
+        let (engine, requests) =
+            engines::build(device, &config, streams, Kernels::Measured, team.batch, requests);
         let name = format!("d {}", config.hidden_size);
         let count = device.pick(ARRIVALS, 3);
         found.extend(Experiment::new(&engine, name, team, count, requests).run());

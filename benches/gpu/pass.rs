@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bidslate::catalog::{Catalog, Snapshot};
 use bidslate::cuda::beam_attention::{Beams, CHUNK};
 use bidslate::cuda::catalog::DeviceCatalog;
+use bidslate::cuda::choice::Kernels;
 use bidslate::cuda::creative::{CreativeState, Sources};
 use bidslate::cuda::decoder::{DecoderState, Step};
 use bidslate::cuda::encoder::EncoderState;
@@ -38,14 +39,15 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    pub fn new(device: &Device, config: &ModelConfig) -> Self {
+    pub fn new(device: &Device, config: &ModelConfig, kernels: Kernels) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         init_model(dir.path(), config, WeightType::BF16, 1).expect("a model");
         let (config, weights) = model::open(dir.path()).expect("the model");
         let columns = synthetic::catalog(&config, device.pick(20_000, 300), 1);
         let snapshot = Catalog::from_columns(columns, &config).expect("a catalog").snapshot();
         let stream = device.stream.clone();
-        let model = DeviceModel::load(&stream, &config, &weights).expect("device memory");
+        let choice = kernels.choose(&*stream, &config).expect("kernels that run here");
+        let model = DeviceModel::load(&stream, &config, &weights, choice).expect("device memory");
         let catalog = DeviceCatalog::upload(&stream, &config, &snapshot).expect("device memory");
         Self { stream, model, snapshot, catalog }
     }

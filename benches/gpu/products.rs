@@ -1,9 +1,11 @@
 //! Products of matrices, at the rows of a history and at those of 64 beams.
 
-use bidslate::cuda::launch::{Buffer, PtrMut};
+use bidslate::cuda::launch::{Buffer, PtrMut, Stream};
 use bidslate::cuda::linear::{Output, Product, linear};
+use bidslate::cuda::linear_hopper::linear_hopper;
 use bidslate::cuda::norm_linear::{NormedRows, Projected, norm_linear};
 use bidslate::cuda::swiglu::swiglu;
+use bidslate::error::DeviceError;
 use criterion::{Criterion, Throughput};
 
 use crate::device::{Cache, Device};
@@ -14,7 +16,10 @@ pub fn bench(criterion: &mut Criterion, device: &Device) {
     for d in device.hidden_sizes() {
         for m in [device.pick(64, 5), device.tokens(), 8 * device.tokens()] {
             for (n, k) in [(d, d), (d, 3 * d)] {
-                plain(criterion, device, m, n, k);
+                plain(criterion, device, "linear", linear, [m, n, k]);
+                if device.stream.hopper().is_ok() {
+                    plain(criterion, device, "linear_hopper", linear_hopper, [m, n, k]);
+                }
             }
             normed(criterion, device, m, 3 * d, d);
             gated(criterion, device, m, 3 * d, d);
@@ -26,15 +31,18 @@ fn flops(m: usize, n: usize, k: usize) -> Throughput {
     Throughput::Elements((2 * m * n * k) as u64)
 }
 
+/// What computes a product.
+type Code = fn(&dyn Stream, Product, Output) -> Result<(), DeviceError>;
+
 /// `y = x W^T`, the output projections.
-fn plain(criterion: &mut Criterion, device: &Device, m: usize, n: usize, k: usize) {
+fn plain(criterion: &mut Criterion, device: &Device, name: &str, code: Code, [m, n, k]: [usize; 3]) {
     let bytes = 2 * (m * k + n * k) + 4 * m * n;
     let (x, w) = (device.rotated(m * k, bytes), device.rotated(n * k, bytes));
     let mut y: Vec<Buffer<f32>> = device.rotated_f32(m * n, bytes);
-    device.bench(criterion, &format!("linear {m}x{n}x{k}"), flops(m, n, k), Cache::Warm, |run| {
+    device.bench(criterion, &format!("{name} {m}x{n}x{k}"), flops(m, n, k), Cache::Warm, |run| {
         let at = run % x.len();
         let product = Product { x: x[at].ptr(), w: w[at].ptr(), m, n, k };
-        linear(&*device.stream, product, Output::F32(y[at].ptr_mut()))
+        code(&*device.stream, product, Output::F32(y[at].ptr_mut()))
     });
 }
 

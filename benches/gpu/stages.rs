@@ -3,21 +3,33 @@
 //! Before each run of a stage the cache is filled with something else. Not before a decode step: in the loop that it is
 //! of, the one before has read the same weights, keys and values.
 
+use bidslate::cuda::choice::Kernels;
 use bidslate::cuda::launch::Graph;
 use bidslate::error::DeviceError;
 use bidslate::model::config::ModelConfig;
 use criterion::Criterion;
 
 use crate::costs::{Stages, throughput};
-use crate::device::{Cache, Device};
+use crate::device::{Cache, Device, suffix};
 use crate::pass::{Loaded, Pass};
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {
+    bench_with(criterion, device, Kernels::Measured);
+}
+
+/// The same with the kernels made for Hopper, where they run.
+pub fn bench_hopper(criterion: &mut Criterion, device: &Device) {
+    if device.runs(Kernels::Hopper) {
+        bench_with(criterion, device, Kernels::Hopper);
+    }
+}
+
+fn bench_with(criterion: &mut Criterion, device: &Device, kernels: Kernels) {
     for model in device.models() {
         let config = device.config(model);
-        let loaded = Loaded::new(device, &config);
+        let loaded = Loaded::new(device, &config, kernels);
         for requests in device.batches() {
-            batch(criterion, device, &loaded, requests).expect("a pass over the stages");
+            batch(criterion, device, &loaded, kernels, requests).expect("a pass over the stages");
         }
     }
 }
@@ -26,11 +38,12 @@ fn batch(
     criterion: &mut Criterion,
     device: &Device,
     loaded: &Loaded,
+    kernels: Kernels,
     requests: usize,
 ) -> Result<(), DeviceError> {
     let config: &ModelConfig = &loaded.model.config;
     let least = Stages::new(config, requests);
-    let name = |stage: &str| format!("{stage} d {}, batch {requests}", config.hidden_size);
+    let name = |stage: &str| format!("{stage} d {}, batch {requests}{}", config.hidden_size, suffix(kernels));
     let mut pass = Pass::new(loaded, requests)?;
 
     let encoder = throughput(least.encoder());

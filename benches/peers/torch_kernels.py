@@ -103,7 +103,7 @@ def quantize(rows, layers, codes, width):
 
 
 PEERS = {
-    r"linear (\d+)x(\d+)x(\d+)/gpu": linear,
+    r"linear(?:_hopper)? (\d+)x(\d+)x(\d+)/gpu": linear,
     r"norm_linear (\d+)x(\d+)x(\d+)/gpu": norm_linear,
     r"swiglu (\d+)x(\d+)x(\d+)/gpu": swiglu,
     r"attention (\d+)x(\d+), (\d+) heads/gpu": lambda requests, n, heads: attend(requests, n, n, heads),

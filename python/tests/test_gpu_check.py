@@ -126,6 +126,20 @@ def test_all_runs_every_part_and_reports(stage: Path) -> None:
     )
 
 
+def test_what_a_card_cannot_run_is_told_apart(stage: Path) -> None:
+    reason = "its architecture is sm_80, and kernels for Hopper run on sm_90 alone"
+    text = (
+        f'#!/bin/sh\ncase "$*" in\n*--list*) echo "linear_hopper::one: test" ;;\n'
+        f'*) printf "test result: ok. 1 passed\\nskipped: {reason}\\n" ;;\nesac\n'
+    )
+    (stage / "kernels").write_text(text)
+    run = gpu_check(stage, "conformance")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "0 passed, 1 skipped, 0 failed" in run.stdout
+    tests = json.loads((stage / "conformance.json").read_text())["tests"]
+    assert tests["linear_hopper::one"]["skipped"] == reason
+
+
 def test_a_part_that_fails_is_told_and_the_others_run(stage: Path) -> None:
     probe = stage / "probe"
     probe.write_text(

@@ -33,7 +33,7 @@ CARDS = {
 
 # Which benchmark is which kernel: pattern of its name, and operands of its products. Groups of the pattern are the
 # kernel, unless it is named here, its width d, its batch, and what else tells its sizes.
-AT = r"d (?P<d>\d+), batch (?P<batch>\d+)/(gpu|cpu|engine)"
+AT = r"d (?P<d>\d+), batch (?P<batch>\d+)(, (?P<what>hopper))?/(gpu|cpu|engine)"
 KERNELS = (
     (rf"(?P<kernel>encoder|decode_step|creative|allocate) {AT}", None, "bf16"),
     (
@@ -47,7 +47,7 @@ KERNELS = (
     (r"auction (?P<what>\w+), (?P<batch>\d+) of .+/(gpu|cpu)", "auction", None),
     (r"auction_regret (?P<what>\w+), (?P<batch>\d+) of .+/(gpu|cpu)", "regret", None),
     (r"quantize (?P<batch>\d+)x(?P<what>[\dx]+)/(gpu|cpu)", "quantizer", "f32"),
-    (r"(?P<kernel>linear|norm_linear|swiglu) (?P<what>[\dx]+)/gpu", None, "bf16"),
+    (r"(?P<kernel>linear|linear_hopper|norm_linear|swiglu) (?P<what>[\dx]+)/gpu", None, "bf16"),
     (r"(?P<kernel>attention|beam_attention) (?P<what>.+)/gpu", None, "bf16"),
 )
 # The order of tables and plots.
@@ -66,6 +66,7 @@ ORDER = (
     "attention",
     "beam_attention",
     "linear",
+    "linear_hopper",
     "norm_linear",
     "swiglu",
 )

@@ -12,6 +12,7 @@ pub mod beam_attention;
 pub mod beam_self_attention;
 pub mod blocks;
 pub mod catalog;
+pub mod choice;
 pub mod creative;
 pub mod creative_choose;
 pub mod creative_input;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use half::bf16;
 
+use super::choice::Choice;
 use super::creative::CreativeDecoder;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
@@ -44,7 +45,7 @@ pub struct DeviceModel {
 }
 
 impl DeviceModel {
-    /// Uploads `weights`, the tensors of a model of `config`.
+    /// Uploads `weights`, the tensors of a model of `config`, to be run by the kernels of `choice`.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`]; [`DeviceError::Unsupported`] where the kernels do not take the model's sizes.
@@ -52,18 +53,20 @@ impl DeviceModel {
         stream: &Arc<dyn Stream>,
         config: &ModelConfig,
         weights: &Weights,
+        choice: Choice,
     ) -> Result<Self, DeviceError> {
         check_sizes(stream.as_ref(), config)?;
-        let upload = Upload { stream, weights };
+        let encoder = Upload { stream, weights, products: choice.encoder_products };
+        let decoder = Upload { stream, weights, products: choice.decoder_products };
         let shape = Shape::of(config);
         let table: Vec<bf16> = weights.f32("embed.weight").iter().map(|&x| bf16::from_f32(x)).collect();
         Ok(Self {
             shape,
             table: Buffer::from_slice(stream, &table)?,
             angles: Buffer::from_slice(stream, rotary(config).table())?,
-            encoder: Encoder::load(upload, config, shape)?,
-            decoder: Decoder::load(upload, config, shape)?,
-            creative: CreativeDecoder::load(upload, config, shape)?,
+            encoder: Encoder::load(encoder, config, shape)?,
+            decoder: Decoder::load(decoder, config, shape)?,
+            creative: CreativeDecoder::load(decoder, config, shape)?,
             reward: RewardModel::load(stream, config, weights)?,
             payment: PaymentNetwork::load(stream, config, weights)?,
             config: config.clone(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::choice::Code;
 use super::launch::{Buffer, Stream};
 use super::linear_f32::{Epilogue, Matrix, linear, swiglu};
 use super::lists::Lists;
@@ -77,7 +78,8 @@ impl RewardModel {
         weights: &Weights,
     ) -> Result<Self, DeviceError> {
         let d = config.reward_hidden_size;
-        let upload = Upload { stream, weights };
+        // Its products are in f32, for which there is one kernel.
+        let upload = Upload { stream, weights, products: Code::Portable };
         let input_shape = InputShape {
             poi_layers: config.poi_code_layers,
             creative_layers: config.creative_code_layers,

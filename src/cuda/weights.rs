@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use half::bf16;
 
+use super::choice::Code;
 use super::launch::{Buffer, Ptr, Stream};
 use super::linear::{Output, Product, linear};
 use super::linear_f32;
+use super::linear_hopper::linear_hopper;
 use crate::error::DeviceError;
 use crate::model::weights::Weights;
 
@@ -17,6 +19,8 @@ pub struct Upload<'a> {
     pub stream: &'a Arc<dyn Stream>,
     /// The checked weights.
     pub weights: &'a Weights,
+    /// What multiplies with the matrices in bf16.
+    pub products: Code,
 }
 
 impl Upload<'_> {
@@ -58,7 +62,7 @@ impl Upload<'_> {
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
     pub fn rounded(&self, values: &[bf16], in_size: usize) -> Result<Matrix, DeviceError> {
-        Ok(Matrix { values: Buffer::from_slice(self.stream, values)?, in_size })
+        Ok(Matrix { values: Buffer::from_slice(self.stream, values)?, in_size, code: self.products })
     }
 }
 
@@ -67,6 +71,7 @@ impl Upload<'_> {
 pub struct Matrix {
     values: Buffer<bf16>,
     in_size: usize,
+    code: Code,
 }
 
 impl Matrix {
@@ -97,7 +102,10 @@ impl Matrix {
         y: Output,
     ) -> Result<(), DeviceError> {
         let product = Product { x, w: self.ptr(), m, n: self.out_size(), k: self.in_size };
-        linear(stream, product, y)
+        match self.code {
+            Code::Portable => linear(stream, product, y),
+            Code::Hopper => linear_hopper(stream, product, y),
+        }
     }
 
     /// Bytes on the device.

@@ -11,6 +11,7 @@ use super::{AuditOptions, Backend, Device, Engine, Limits, Memory};
 use crate::catalog::Catalog;
 use crate::cpu::{Isa, Precision};
 use crate::cuda::catalog::Catalogs;
+use crate::cuda::choice::{Choice, Kernels};
 use crate::cuda::launch::Stream;
 use crate::cuda::model::DeviceModel;
 use crate::cuda::search::MAX_BEAMS;
@@ -62,6 +63,7 @@ pub struct EngineBuilder {
     limits: Option<Limits>,
     audit: AuditOptions,
     gpu_streams: Option<usize>,
+    gpu_kernels: Kernels,
     streams: Option<Vec<Arc<dyn Stream>>>,
 }
 
@@ -118,6 +120,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Which kernels a GPU runs where there are several for one operation; those that were measured to be the faster ones
+    /// unless given. [`Engine::backend`] names what bits depend on.
+    pub fn gpu_kernels(mut self, kernels: Kernels) -> Self {
+        self.gpu_kernels = kernels;
+        self
+    }
+
     /// Runs the engine on these streams of one GPU instead of the streams of a [`Device`]; each works on one batch at
     /// a time. For callers that hold a device of their own, and for tests, whose device is emulated.
     pub fn streams(mut self, streams: Vec<Arc<dyn Stream>>) -> Self {
@@ -146,6 +155,9 @@ impl EngineBuilder {
             (Some(streams), _) => Some(streams),
             (None, device) => Some(device.streams(gpu_streams)?).filter(|streams| !streams.is_empty()),
         };
+        if streams.is_none() && self.gpu_kernels == Kernels::Hopper {
+            return Err(option("gpu_kernels", "is hopper, expected a GPU to run them".into()));
+        }
         let AuditOptions { searches, rows, .. } = self.audit;
         if searches == 0 {
             return Err(option("audit", "runs 0 searches side by side, expected at least 1".into()));
@@ -171,19 +183,22 @@ impl EngineBuilder {
         };
         let (origin, loading) = (weights.origin().map(String::from), weights.bytes());
         let digest = weights.digest();
-        let backend_name = match (&streams, self.precision) {
-            (Some(streams), _) => streams[0].kind(),
-            (None, Some(Precision::Bf16)) => "cpu bf16".into(),
-            (None, _) => "cpu f32".into(),
-        };
-        let (backend, held) = match streams {
-            Some(streams) => gpu(&streams, &config, &weights, &limits, &catalog)?,
+        let precision = self.precision.unwrap_or(Precision::F32);
+        let (backend_name, (backend, held)) = match streams {
+            Some(streams) => {
+                let choice = self.gpu_kernels.choose(&*streams[0], &config)?;
+                let built = gpu(&streams, &config, &weights, choice, &limits, &catalog)?;
+                (streams[0].kind() + &choice.kind(), built)
+            }
             None => {
-                let precision = self.precision.unwrap_or(Precision::F32);
+                let name = match precision {
+                    Precision::Bf16 => "cpu bf16",
+                    Precision::F32 => "cpu f32",
+                };
                 // The mapped weights are given back before the workspaces are made.
                 let model = Model::pack(config.clone(), &weights, precision);
                 drop(weights);
-                cpu(model, &limits, threads)?
+                (name.into(), cpu(model, &limits, threads)?)
             }
         };
         let memory = Memory { catalog: catalog.snapshot().bytes(), loading, ..held };
@@ -222,11 +237,12 @@ fn gpu(
     streams: &[Arc<dyn Stream>],
     config: &ModelConfig,
     weights: &Weights,
+    choice: Choice,
     limits: &Limits,
     catalog: &Catalog,
 ) -> Result<Built, BuildError> {
     let snapshot = catalog.snapshot();
-    let model = DeviceModel::load(&streams[0], config, weights)?;
+    let model = DeviceModel::load(&streams[0], config, weights, choice)?;
     let catalogs = Catalogs::default();
     let device_catalog = catalogs.hold(&streams[0], config, &snapshot)?.bytes();
     let workspaces = streams

@@ -24,6 +24,8 @@ mod workspace;
 pub use builder::{CatalogSource, EngineBuilder};
 pub use device::Device;
 
+pub use crate::cuda::choice::Kernels;
+
 use crate::auction::regret::GammaGrid;
 use crate::catalog::{Catalog, Snapshot};
 use crate::digest::Digest;

@@ -1,12 +1,13 @@
 //! Whole allocations: the engine's GPU path, from requests to responses, against its CPU path with
 //! the same rounding of operands.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use bidslate::catalog::{ItemKind, Update};
 use bidslate::cpu::Precision;
-use bidslate::cuda::launch::Stream;
-use bidslate::engine::{Engine, Limits, Report};
+use bidslate::cuda::launch::{Kernel, Stream};
+use bidslate::engine::{Engine, Kernels, Limits, Report};
 use bidslate::error::{BuildError, DeviceError, RequestError};
 use bidslate::model::config::ModelConfig;
 use bidslate::model::weights::WeightType;
@@ -15,7 +16,8 @@ use bidslate::request::{Candidates, PaymentRule, Request};
 use bidslate::response::Response;
 use rand::RngExt;
 
-use crate::streams::streams;
+use crate::streams::{hopper_streams, streams};
+use crate::watched::Watched;
 use crate::world::{self, World};
 
 type Answer = Result<Response, RequestError>;
@@ -54,7 +56,11 @@ fn cpu(world: &World) -> Engine {
 }
 
 fn gpu(world: &World, stream: &Arc<dyn Stream>) -> Engine {
-    let builder = Engine::builder().model(world.path()).streams(vec![stream.clone()]);
+    gpu_with(world, stream, Kernels::default())
+}
+
+fn gpu_with(world: &World, stream: &Arc<dyn Stream>, kernels: Kernels) -> Engine {
+    let builder = Engine::builder().model(world.path()).streams(vec![stream.clone()]).gpu_kernels(kernels);
     builder.limits(limits(world, BATCH)).build().unwrap()
 }
 
@@ -120,14 +126,14 @@ fn compare(request: &Request, cpu: &Response, gpu: &Response) {
     }
 }
 
-fn agree(stream: &Arc<dyn Stream>, worlds: usize, requests: usize) {
+fn agree(stream: &Arc<dyn Stream>, kernels: Kernels, worlds: usize, requests: usize) {
     let mut rng = world::rng(&stream.describe());
     let mut tally = Tally::default();
     for _ in 0..worlds {
         let world = world(&mut rng);
         let requests = world.requests(requests, &mut rng);
         let cpu = cpu(&world).allocate(&requests);
-        let gpu = gpu(&world, stream).allocate(&requests);
+        let gpu = gpu_with(&world, stream, kernels).allocate(&requests);
         for ((request, cpu), gpu) in requests.iter().zip(&cpu).zip(&gpu) {
             tally.add(request, cpu, gpu);
         }
@@ -139,13 +145,43 @@ fn agree(stream: &Arc<dyn Stream>, worlds: usize, requests: usize) {
 
 #[test]
 fn the_gpu_shows_the_lists_of_the_cpu() {
-    agree(&streams()[0], 16, 15);
+    agree(&streams()[0], Kernels::default(), 16, 15);
 }
 
 /// The last of the streams is the one that checks every access.
 #[test]
 fn the_checked_gpu_shows_the_lists_of_the_cpu() {
-    agree(streams().last().unwrap(), 3, 10);
+    agree(streams().last().unwrap(), Kernels::default(), 3, 10);
+}
+
+/// Where there are several kernels for one operation, those made for Hopper run, all of them and no other.
+#[test]
+fn hoppers_kernels_show_the_lists_of_the_cpu() {
+    for stream in hopper_streams().into_iter().take(1) {
+        let launched = Arc::new(Mutex::new(BTreeSet::new()));
+        let note = launched.clone();
+        let hook = move |kernel: &'static Kernel| {
+            note.lock().unwrap().insert(kernel.file);
+        };
+        let stream: Arc<dyn Stream> = Watched::new(stream, Box::new(hook));
+        agree(&stream, Kernels::Hopper, 4, 10);
+        let launched = launched.lock().unwrap();
+        assert!(launched.contains("linear_hopper") && !launched.contains("linear"), "{launched:?}");
+    }
+}
+
+#[test]
+fn an_engine_names_hoppers_kernels_and_refuses_them_on_the_cpu() {
+    let world = World::with_weights(world::config(), 5, 1, WeightType::BF16);
+    for stream in hopper_streams().into_iter().take(1) {
+        let backend = |kernels| gpu_with(&world, &stream, kernels).backend().to_owned();
+        assert_eq!(backend(Kernels::Portable), stream.kind());
+        let expected = stream.kind() + ", hopper encoder_products decoder_products";
+        assert_eq!(backend(Kernels::Hopper), expected);
+    }
+    let builder = Engine::builder().model(world.path()).gpu_kernels(Kernels::Hopper);
+    let refused = builder.build().err().unwrap().to_string();
+    assert!(refused.contains("gpu_kernels"), "{refused}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use bidslate::cpu::Precision;
-use bidslate::engine::{Device, Engine, EngineBuilder, Limits};
+use bidslate::engine::{Device, Engine, EngineBuilder, Kernels, Limits};
 use bidslate::model::config::{CONFIG_FILE, ModelConfig};
 
 use crate::request_file::{Survey, survey};
@@ -24,6 +24,9 @@ pub struct EngineArgs {
     /// Where to run: cpu or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: Device,
+    /// Kernels of a GPU where there are several for one operation: measured (the faster ones), portable or hopper.
+    #[arg(long, default_value_t)]
+    gpu_kernels: Kernels,
     /// Threads; as many as the machine has unless given.
     #[arg(long)]
     threads: Option<usize>,
@@ -59,6 +62,7 @@ impl EngineArgs {
         let mut builder = Engine::builder()
             .model(&self.model)
             .device(self.device)
+            .gpu_kernels(self.gpu_kernels)
             .threads(threads)
             .limits(Limits { batch: threads.min(self.batch), ..limits })
             .precision(match self.precision {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use bidslate::cpu::Precision;
-use bidslate::engine::{Device, Engine, Limits};
+use bidslate::engine::{Device, Engine, Kernels, Limits};
 use bidslate::model::config::{CONFIG_FILE, ModelConfig};
 use bidslate::record::{AllocationRecord, LineFault, Record, RecordReader, explain};
 
@@ -27,6 +27,9 @@ pub struct ReplayArgs {
     /// Where to run: cpu or cuda:N. On the CPU products are in the precision of the record.
     #[arg(long, default_value = "cpu")]
     device: Device,
+    /// Kernels of the GPU, as they were when the records were written: measured, portable or hopper.
+    #[arg(long, default_value_t)]
+    gpu_kernels: Kernels,
     /// Threads; as many as the machine has unless given.
     #[arg(long)]
     threads: Option<usize>,
@@ -142,6 +145,7 @@ impl Engines<'_> {
         let mut builder = Engine::builder()
             .model(args.model()?)
             .device(args.device)
+            .gpu_kernels(args.gpu_kernels)
             .limits(limits)
             .precision(if bf16 { Precision::Bf16 } else { Precision::F32 });
         if let Some(threads) = args.threads {
