@@ -14,6 +14,8 @@ mod auction;
 mod audit;
 #[path = "kernels/beam_attention.rs"]
 mod beam_attention;
+#[path = "kernels/beam_attention_hopper.rs"]
+mod beam_attention_hopper;
 #[path = "kernels/beam_self_attention.rs"]
 mod beam_self_attention;
 #[path = "kernels/catalog.rs"]

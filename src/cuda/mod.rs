@@ -9,6 +9,7 @@ pub mod attention_hopper;
 pub mod auction;
 pub mod auction_regret;
 pub mod beam_attention;
+pub mod beam_attention_hopper;
 pub mod beam_self_attention;
 pub mod blocks;
 pub mod catalog;
@@ -55,6 +56,7 @@ pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
         auction::KERNELS,
         auction_regret::KERNELS,
         beam_attention::KERNELS,
+        beam_attention_hopper::KERNELS,
         beam_self_attention::KERNELS,
         creative_choose::KERNELS,
         creative_input::KERNELS,

@@ -12,7 +12,7 @@ use crate::setup::*;
 use crate::streams::streams;
 
 /// As of self-attention.
-const TOLERANCE: f64 = 8e-3;
+pub const TOLERANCE: f64 = 8e-3;
 
 /// Beams, keys of each request, heads, head size: one, on both sides of a tile and of a block's keys.
 const BATCHES: [(usize, &[usize], usize, usize); 8] = [
@@ -26,18 +26,18 @@ const BATCHES: [(usize, &[usize], usize, usize); 8] = [
     (5, &[2, 600, 513], 1, 64),
 ];
 
-struct Case {
-    beams: usize,
-    offsets: Vec<u32>,
+pub struct Case {
+    pub beams: usize,
+    pub offsets: Vec<u32>,
     heads: usize,
     head_size: usize,
-    q: Vec<bf16>,
+    pub q: Vec<bf16>,
     /// Rows of something else, d keys, d values and something else again.
-    kv: Vec<bf16>,
+    pub kv: Vec<bf16>,
 }
 
 impl Case {
-    fn new(inputs: &mut Inputs, batch: (usize, &[usize], usize, usize), spread: f32) -> Self {
+    pub fn new(inputs: &mut Inputs, batch: (usize, &[usize], usize, usize), spread: f32) -> Self {
         let (beams, keys, heads, head_size) = batch;
         let d = heads * head_size;
         let mut offsets = vec![0];
@@ -50,11 +50,11 @@ impl Case {
         Self { beams, offsets, heads, head_size, q: narrow(&q), kv }
     }
 
-    fn d(&self) -> usize {
+    pub fn d(&self) -> usize {
         self.heads * self.head_size
     }
 
-    fn sizes(&self, requests: &std::ops::Range<usize>) -> Beams {
+    pub fn sizes(&self, requests: &std::ops::Range<usize>) -> Beams {
         let keys = self.offsets[requests.start..=requests.end].windows(2).map(|w| w[1] - w[0]);
         Beams {
             requests: requests.len(),
@@ -86,11 +86,11 @@ impl Case {
         out.to_vec().unwrap()
     }
 
-    fn all(&self) -> std::ops::Range<usize> {
+    pub fn all(&self) -> std::ops::Range<usize> {
         0..self.offsets.len() - 1
     }
 
-    fn reference(&self) -> Vec<f64> {
+    pub fn reference(&self) -> Vec<f64> {
         let (d, head_size) = (self.d(), self.head_size);
         let (q, kv) = (wide_bf16(&self.q), wide_bf16(&self.kv));
         let mut out = Vec::new();
