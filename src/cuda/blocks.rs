@@ -5,8 +5,10 @@ use std::sync::Arc;
 use half::bf16;
 
 use super::attention::attention;
+use super::attention_hopper::attention_hopper;
 use super::beam_attention::{BeamScratch, Beams, CrossKeys, beam_attention};
 use super::beam_self_attention::{DecoderRows, SelfCache, beam_self_attention};
+use super::choice::Code;
 use super::launch::{Buffer, Ptr, PtrMut, Stream};
 use super::linear::Output;
 use super::norm_linear::{NormedRows, Positions, Projected, Rotation, norm_linear};
@@ -113,6 +115,7 @@ fn normed(shape: Shape, x: PtrMut<f32>, weight: &Buffer<f32>, m: usize) -> Norme
 #[derive(Debug)]
 pub struct EncoderBlock {
     attn: SelfAttention,
+    attention: Code,
     ffn: FeedForward,
 }
 
@@ -157,13 +160,14 @@ impl EncoderScratch {
 }
 
 impl EncoderBlock {
-    /// Uploads `{prefix}.attn_norm`, `{prefix}.attn.*`, `{prefix}.ffn_norm`, `{prefix}.ffn.*`.
+    /// Uploads `{prefix}.attn_norm`, `{prefix}.attn.*`, `{prefix}.ffn_norm`, `{prefix}.ffn.*`; `attention` is its kernel.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
-    pub fn load(upload: Upload, prefix: &str, shape: Shape) -> Result<Self, DeviceError> {
+    pub fn load(upload: Upload, attention: Code, prefix: &str, shape: Shape) -> Result<Self, DeviceError> {
         Ok(Self {
             attn: SelfAttention::load(upload, prefix, "attn", shape)?,
+            attention,
             ffn: FeedForward::load(upload, prefix, shape)?,
         })
     }
@@ -185,7 +189,11 @@ impl EncoderBlock {
         self.attn.project(stream, rows, positions, Projected::Bf16(qkv.ptr_mut()))?;
         let Ragged { offsets, requests, longest, .. } = ragged;
         let (heads, head_size) = (shape.heads, shape.head_size());
-        attention(stream, qkv.ptr(), offsets, requests, longest, heads, head_size, attended.ptr_mut())?;
+        let (qkv, to) = (qkv.ptr(), attended.ptr_mut());
+        match self.attention {
+            Code::Portable => attention(stream, qkv, offsets, requests, longest, heads, head_size, to)?,
+            Code::Hopper => attention_hopper(stream, qkv, m, offsets, requests, longest, heads, to)?,
+        }
         self.attn.out.multiply(stream, attended.ptr(), m, Output::Add(x))?;
         self.ffn.run(stream, shape, x, m, hidden)
     }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::attention_hopper;
 use super::launch::Stream;
 use crate::error::DeviceError;
 use crate::model::config::ModelConfig;
@@ -36,6 +37,8 @@ pub enum Code {
 pub struct Choice {
     /// `linear` or `linear_hopper`, for the rows of histories.
     pub encoder_products: Code,
+    /// `attention` or, for heads of 64, `attention_hopper`.
+    pub encoder_attention: Code,
     /// The same for the rows of beams and of creatives.
     pub decoder_products: Code,
 }
@@ -55,8 +58,16 @@ pub struct Row {
     pub report: Option<&'static str>,
 }
 
-const PORTABLE: Choice = Choice { encoder_products: Code::Portable, decoder_products: Code::Portable };
-const HOPPER: Choice = Choice { encoder_products: Code::Hopper, decoder_products: Code::Hopper };
+const PORTABLE: Choice = Choice {
+    encoder_products: Code::Portable,
+    encoder_attention: Code::Portable,
+    decoder_products: Code::Portable,
+};
+const HOPPER: Choice = Choice {
+    encoder_products: Code::Hopper,
+    encoder_attention: Code::Hopper,
+    decoder_products: Code::Hopper,
+};
 
 /// By card and d, shorter histories first. What is in no row gets the kernels for every GPU.
 pub static TABLE: &[Row] = &[
@@ -71,11 +82,14 @@ impl Kernels {
     /// # Errors
     /// [`DeviceError::NotHopper`] where Hopper's kernels are asked for and do not run.
     pub fn choose(self, stream: &dyn Stream, config: &ModelConfig) -> Result<Choice, DeviceError> {
-        match self {
-            Self::Measured => Ok(look_up(TABLE, &stream.describe(), config.hidden_size, config.history_len)),
-            Self::Portable => Ok(PORTABLE),
-            Self::Hopper => stream.hopper().map(|()| HOPPER),
-        }
+        let choice = match self {
+            Self::Measured => look_up(TABLE, &stream.describe(), config.hidden_size, config.history_len),
+            Self::Portable => PORTABLE,
+            Self::Hopper => stream.hopper().map(|()| HOPPER)?,
+        };
+        let heads_fit = config.hidden_size == config.num_heads * attention_hopper::HEAD_SIZE;
+        let encoder_attention = if heads_fit { choice.encoder_attention } else { Code::Portable };
+        Ok(Choice { encoder_attention, ..choice })
     }
 }
 
@@ -87,8 +101,12 @@ fn look_up(table: &[Row], card: &str, d: usize, history: usize) -> Choice {
 impl Choice {
     /// What it adds to [`Stream::kind`], on which the bits of results depend: the operations that Hopper's kernels do.
     pub fn kind(&self) -> String {
-        let Self { encoder_products, decoder_products } = *self;
-        let operations = [("encoder_products", encoder_products), ("decoder_products", decoder_products)];
+        let Self { encoder_products, encoder_attention, decoder_products } = *self;
+        let operations = [
+            ("encoder_products", encoder_products),
+            ("encoder_attention", encoder_attention),
+            ("decoder_products", decoder_products),
+        ];
         let hopper = operations.into_iter().filter(|(_, code)| *code == Code::Hopper);
         let names: Vec<&str> = hopper.map(|(name, _)| name).collect();
         if names.is_empty() { String::new() } else { format!(", hopper {}", names.join(" ")) }
@@ -138,7 +156,8 @@ mod tests {
         assert_eq!(choose("cuda:0, NVIDIA H200 (sm_90), driver of CUDA 13.0", 512, 200), mixed);
         assert_eq!(choose("cuda:0, NVIDIA A100 (sm_80), driver of CUDA 13.0", 512, 64), PORTABLE);
         let kinds = [PORTABLE, mixed, HOPPER].map(|choice| choice.kind());
-        assert_eq!(kinds, ["", ", hopper encoder_products", ", hopper encoder_products decoder_products"]);
+        let all = ", hopper encoder_products encoder_attention decoder_products";
+        assert_eq!(kinds, ["", ", hopper encoder_products", all]);
     }
 
     /// Nothing stands in the table that was not measured, and no row hides another.

@@ -7,6 +7,7 @@ use half::bf16;
 
 use super::beam_attention::CrossKeys;
 use super::blocks::{EncoderBlock, EncoderScratch, Ragged, Rows};
+use super::choice::Code;
 use super::embed::{Features, embeddings};
 use super::launch::{Buffer, Ptr, Stream};
 use super::linear::Output;
@@ -56,11 +57,17 @@ pub struct EncoderState {
 }
 
 impl Encoder {
-    /// Uploads the feature tables, `encoder.*`, and the keys' and values' projections of all decoder blocks.
+    /// Uploads the feature tables, `encoder.*`, and the keys' and values' projections of all decoder blocks. `attention` is
+    /// the kernel of its blocks.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
-    pub fn load(upload: Upload, config: &ModelConfig, shape: Shape) -> Result<Self, DeviceError> {
+    pub fn load(
+        upload: Upload,
+        attention: Code,
+        config: &ModelConfig,
+        shape: Shape,
+    ) -> Result<Self, DeviceError> {
         let mut tables = Vec::new();
         let mut rows = |kind: &str, names: &std::collections::BTreeMap<String, usize>| -> Vec<u32> {
             let mut first = Vec::new();
@@ -84,7 +91,7 @@ impl Encoder {
             context_rows,
             behavior_rows,
             blocks: (0..config.encoder_layers)
-                .map(|l| EncoderBlock::load(upload, &format!("encoder.{l}"), shape))
+                .map(|l| EncoderBlock::load(upload, attention, &format!("encoder.{l}"), shape))
                 .collect::<Result<_, _>>()?,
             norm: upload.vector("encoder.norm.weight")?,
             cross: upload.matrix(&cross, shape.d)?,

@@ -64,7 +64,7 @@ impl DeviceModel {
             shape,
             table: Buffer::from_slice(stream, &table)?,
             angles: Buffer::from_slice(stream, rotary(config).table())?,
-            encoder: Encoder::load(encoder, config, shape)?,
+            encoder: Encoder::load(encoder, choice.encoder_attention, config, shape)?,
             decoder: Decoder::load(decoder, config, shape)?,
             creative: CreativeDecoder::load(decoder, config, shape)?,
             reward: RewardModel::load(stream, config, weights)?,

@@ -28,6 +28,10 @@ const BATCH: usize = 5;
 /// A tiny world whose weights are bf16, so that both devices start from the same numbers.
 fn world(rng: &mut rand_xoshiro::Xoshiro256PlusPlus) -> World {
     let heads = [1, 2][rng.random_range(0..2)];
+    world_of(heads, rng)
+}
+
+fn world_of(heads: usize, rng: &mut rand_xoshiro::Xoshiro256PlusPlus) -> World {
     let config = ModelConfig {
         num_heads: heads,
         list_len: 3,
@@ -130,7 +134,8 @@ fn agree(stream: &Arc<dyn Stream>, kernels: Kernels, worlds: usize, requests: us
     let mut rng = world::rng(&stream.describe());
     let mut tally = Tally::default();
     for _ in 0..worlds {
-        let world = world(&mut rng);
+        // Hopper's attention is for heads of 64.
+        let world = if kernels == Kernels::Hopper { world_of(1, &mut rng) } else { world(&mut rng) };
         let requests = world.requests(requests, &mut rng);
         let cpu = cpu(&world).allocate(&requests);
         let gpu = gpu_with(&world, stream, kernels).allocate(&requests);
@@ -166,18 +171,26 @@ fn hoppers_kernels_show_the_lists_of_the_cpu() {
         let stream: Arc<dyn Stream> = Watched::new(stream, Box::new(hook));
         agree(&stream, Kernels::Hopper, 4, 10);
         let launched = launched.lock().unwrap();
-        assert!(launched.contains("linear_hopper") && !launched.contains("linear"), "{launched:?}");
+        for (hopper, portable) in [("linear_hopper", "linear"), ("attention_hopper", "attention")] {
+            assert!(launched.contains(hopper) && !launched.contains(portable), "{launched:?}");
+        }
     }
 }
 
 #[test]
 fn an_engine_names_hoppers_kernels_and_refuses_them_on_the_cpu() {
-    let world = World::with_weights(world::config(), 5, 1, WeightType::BF16);
+    let [world, narrow] = [1, 2].map(|num_heads| {
+        let config = ModelConfig { num_heads, ..world::config() };
+        World::with_weights(config, 5, 1, WeightType::BF16)
+    });
     for stream in hopper_streams().into_iter().take(1) {
-        let backend = |kernels| gpu_with(&world, &stream, kernels).backend().to_owned();
-        assert_eq!(backend(Kernels::Portable), stream.kind());
+        let backend = |world, kernels| gpu_with(world, &stream, kernels).backend().to_owned();
+        assert_eq!(backend(&world, Kernels::Portable), stream.kind());
+        let expected = stream.kind() + ", hopper encoder_products encoder_attention decoder_products";
+        assert_eq!(backend(&world, Kernels::Hopper), expected);
+        // For heads of 32 there is one attention.
         let expected = stream.kind() + ", hopper encoder_products decoder_products";
-        assert_eq!(backend(Kernels::Hopper), expected);
+        assert_eq!(backend(&narrow, Kernels::Hopper), expected);
     }
     let builder = Engine::builder().model(world.path()).gpu_kernels(Kernels::Hopper);
     let refused = builder.build().err().unwrap().to_string();
