@@ -16,7 +16,7 @@
 
 // A CUtensorMap: an array in device memory as bulk copies see it. The host encodes it; a kernel
 // takes it as `const __grid_constant__ TensorMap` and gives its address alone to the helpers.
-struct __align__(64) TensorMap {
+struct __align__(128) TensorMap {
   unsigned char opaque[128];
 };
 

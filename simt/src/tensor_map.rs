@@ -27,7 +27,7 @@ pub struct TensorMap(Raw);
 
 /// As `emulator/source/tensor_map.h` lays it out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 struct Raw {
     magic: u64,
     base: u64,

@@ -6,7 +6,7 @@
 
 namespace simt {
 
-struct alignas(64) TensorMap {
+struct alignas(128) TensorMap {
   static constexpr uint64_t kMagic = 0x70616d2d726f736e;
   static constexpr unsigned kMaxRank = 5;
 

@@ -6,7 +6,7 @@ use crate::error::DeviceError;
 /// A kernel's `const __grid_constant__ TensorMap`: an array in device memory, in the code of the device that made it. It
 /// goes with the array, as a pointer would: it is good as long as the array's memory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub struct TensorMap(pub [u8; 128]);
 
 /// Dimensions of an array, and the box of it that one bulk copy moves. The innermost dimension comes first; its elements
