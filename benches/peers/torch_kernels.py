@@ -106,8 +106,8 @@ PEERS = {
     r"linear(?:_hopper)? (\d+)x(\d+)x(\d+)/gpu": linear,
     r"norm_linear (\d+)x(\d+)x(\d+)/gpu": norm_linear,
     r"swiglu (\d+)x(\d+)x(\d+)/gpu": swiglu,
-    r"attention (\d+)x(\d+), (\d+) heads/gpu": lambda requests, n, heads: attend(requests, n, n, heads),
-    r"beam_attention (\d+)x(\d+) over (\d+), (\d+) heads/gpu": attend,
+    r"attention(?:_hopper)? (\d+)x(\d+), (\d+) heads/gpu": lambda requests, n, heads: attend(requests, n, n, heads),
+    r"beam_attention(?:_hopper)? (\d+)x(\d+) over (\d+), (\d+) heads/gpu": attend,
     r"quantize (\d+)x(\d+)x(\d+)x(\d+)/gpu": quantize,
 }
 

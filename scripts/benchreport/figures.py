@@ -48,7 +48,7 @@ KERNELS = (
     (r"auction_regret (?P<what>\w+), (?P<batch>\d+) of .+/(gpu|cpu)", "regret", None),
     (r"quantize (?P<batch>\d+)x(?P<what>[\dx]+)/(gpu|cpu)", "quantizer", "f32"),
     (r"(?P<kernel>linear|linear_hopper|norm_linear|swiglu) (?P<what>[\dx]+)/gpu", None, "bf16"),
-    (r"(?P<kernel>attention|beam_attention) (?P<what>.+)/gpu", None, "bf16"),
+    (r"(?P<kernel>(?:beam_)?attention(?:_hopper)?) (?P<what>.+)/gpu", None, "bf16"),
 )
 # The order of tables and plots.
 ORDER = (
@@ -64,7 +64,9 @@ ORDER = (
     "regret",
     "quantizer",
     "attention",
+    "attention_hopper",
     "beam_attention",
+    "beam_attention_hopper",
     "linear",
     "linear_hopper",
     "norm_linear",

@@ -71,9 +71,9 @@ point operations, bytes or requests, as the bench does. A steady load is half of
 
 # What the engine does not launch unless it is asked to.
 OFF = [
-    "Off, and run on the emulator alone: `linear_hopper.cu` (bulk copies and wgmma in place of `linear.cu`) and",
-    "`attention_hopper.cu` (the same in place of `attention.cu`, heads of 64), which `--gpu-kernels hopper` asks for, and",
-    "`beam_attention_hopper.cu` (the same and clusters in place of `beam_attention.cu`, heads of 64).",
+    "Off unless `--gpu-kernels hopper` asks for them, and run on the emulator alone: `linear_hopper.cu` (bulk copies",
+    "and wgmma in place of `linear.cu`) and, for heads of 64, `attention_hopper.cu` (the same in place of",
+    "`attention.cu`) and `beam_attention_hopper.cu` (the same and clusters in place of `beam_attention.cu`).",
 ]
 
 

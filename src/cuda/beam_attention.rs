@@ -116,6 +116,8 @@ pub struct CrossKeys {
     pub keys: Ptr<bf16>,
     /// Elements from row to row, a multiple of 8.
     pub stride: usize,
+    /// Rows that there is room for, those of all requests at least.
+    pub rows: usize,
     /// Request i has rows `offsets[i]..offsets[i + 1]`, at least one: [requests + 1].
     pub offsets: Ptr<u32>,
 }
@@ -141,7 +143,7 @@ pub fn beam_attention(
         128 => beam_attention_128,
         other => panic!("heads of {other} columns"),
     };
-    let CrossKeys { keys, stride, offsets } = cross;
+    let CrossKeys { keys, stride, offsets, .. } = cross;
     assert!(stride.is_multiple_of(8), "keys {stride} elements apart are not aligned to 16 bytes");
     let BeamScratch { partials, counters } = scratch;
     assert!(partials.len() >= beams.partials() && counters.len() >= beams.units(), "scratch for {beams:?}");

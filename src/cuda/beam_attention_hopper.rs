@@ -42,8 +42,8 @@ pub enum Cluster {
     Eight = 8,
 }
 
-/// [`beam_attention`](super::beam_attention::beam_attention) over keys and values in the first `rows` rows of the array
-/// that `cross` names. Requests without keys get zeros.
+/// [`beam_attention`](super::beam_attention::beam_attention). Requests without keys get zeros. Tiles are copied whole: of
+/// the rows behind a request's, up to the last that there is room for, any may be read and none counts.
 ///
 /// # Errors
 /// [`DeviceError::NotHopper`] on any other card, [`DeviceError::Failed`].
@@ -56,11 +56,10 @@ pub fn beam_attention_hopper(
     cluster: Cluster,
     q: Ptr<bf16>,
     cross: CrossKeys,
-    rows: usize,
     out: PtrMut<bf16>,
 ) -> Result<(), DeviceError> {
     let Beams { requests, beams, heads, head_size, .. } = beams;
-    let CrossKeys { keys, stride, offsets } = cross;
+    let CrossKeys { keys, stride, rows, offsets } = cross;
     assert!(head_size == HEAD, "heads of {head_size} columns, expected {HEAD}");
     assert!(stride.is_multiple_of(8), "keys {stride} elements apart are not aligned to 16 bytes");
     stream.hopper()?;

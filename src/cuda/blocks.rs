@@ -7,6 +7,7 @@ use half::bf16;
 use super::attention::attention;
 use super::attention_hopper::attention_hopper;
 use super::beam_attention::{BeamScratch, Beams, CrossKeys, beam_attention};
+use super::beam_attention_hopper::{Cluster, beam_attention_hopper};
 use super::beam_self_attention::{DecoderRows, SelfCache, beam_self_attention};
 use super::choice::Code;
 use super::launch::{Buffer, Ptr, PtrMut, Stream};
@@ -211,9 +212,13 @@ pub struct DecoderBlock {
     self_attn: SelfAttention,
     cross_norm: Buffer<f32>,
     cross_q: Matrix,
+    cross_attention: Code,
     cross_out: Matrix,
     ffn: FeedForward,
 }
+
+/// Blocks that share a request's keys, under [`Code::Hopper`]: as many as fit on every Hopper card. Not measured.
+const CLUSTER: Cluster = Cluster::Eight;
 
 /// What a decoder block reads besides its rows.
 #[derive(Debug, Clone, Copy)]
@@ -260,16 +265,23 @@ impl DecoderScratch {
 }
 
 impl DecoderBlock {
-    /// Uploads `{prefix}.self_attn*`, `{prefix}.cross_attn*` but for keys and values, `{prefix}.ffn*`.
+    /// Uploads `{prefix}.self_attn*`, `{prefix}.cross_attn*` but for keys and values, `{prefix}.ffn*`; `cross_attention` is
+    /// its kernel.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
-    pub fn load(upload: Upload, prefix: &str, shape: Shape) -> Result<Self, DeviceError> {
+    pub fn load(
+        upload: Upload,
+        cross_attention: Code,
+        prefix: &str,
+        shape: Shape,
+    ) -> Result<Self, DeviceError> {
         let cross = |p: &str| [format!("{prefix}.cross_attn.{p}_proj.weight")];
         Ok(Self {
             self_attn: SelfAttention::load(upload, prefix, "self_attn", shape)?,
             cross_norm: upload.vector(&format!("{prefix}.cross_attn_norm.weight"))?,
             cross_q: upload.matrix(&cross("q"), shape.d)?,
+            cross_attention,
             cross_out: upload.matrix(&cross("o"), shape.d)?,
             ffn: FeedForward::load(upload, prefix, shape)?,
         })
@@ -298,7 +310,11 @@ impl DecoderBlock {
         let normed = normed(shape, x, &self.cross_norm, m);
         let to = Projected::Bf16(q.ptr_mut());
         norm_linear(stream, normed, self.cross_q.ptr(), shape.d, None, PtrMut::NULL, to)?;
-        beam_attention(stream, beams, q.ptr(), cross, scratch, attended.ptr_mut())?;
+        let (queries, to) = (q.ptr(), attended.ptr_mut());
+        match self.cross_attention {
+            Code::Portable => beam_attention(stream, beams, queries, cross, scratch, to)?,
+            Code::Hopper => beam_attention_hopper(stream, beams, CLUSTER, queries, cross, to)?,
+        }
         self.cross_out.multiply(stream, attended.ptr(), m, Output::Add(x))?;
         self.ffn.run(stream, shape, x, m, hidden)
     }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::attention_hopper;
+use super::attention_hopper::HEAD_SIZE;
 use super::launch::Stream;
 use crate::error::DeviceError;
 use crate::model::config::ModelConfig;
@@ -39,8 +39,10 @@ pub struct Choice {
     pub encoder_products: Code,
     /// `attention` or, for heads of 64, `attention_hopper`.
     pub encoder_attention: Code,
-    /// The same for the rows of beams and of creatives.
+    /// The same products for the rows of beams and of creatives.
     pub decoder_products: Code,
+    /// `beam_attention` or, for heads of 64, `beam_attention_hopper`.
+    pub cross_attention: Code,
 }
 
 /// A row of the table.
@@ -62,11 +64,13 @@ const PORTABLE: Choice = Choice {
     encoder_products: Code::Portable,
     encoder_attention: Code::Portable,
     decoder_products: Code::Portable,
+    cross_attention: Code::Portable,
 };
 const HOPPER: Choice = Choice {
     encoder_products: Code::Hopper,
     encoder_attention: Code::Hopper,
     decoder_products: Code::Hopper,
+    cross_attention: Code::Hopper,
 };
 
 /// By card and d, shorter histories first. What is in no row gets the kernels for every GPU.
@@ -87,9 +91,10 @@ impl Kernels {
             Self::Portable => PORTABLE,
             Self::Hopper => stream.hopper().map(|()| HOPPER)?,
         };
-        let heads_fit = config.hidden_size == config.num_heads * attention_hopper::HEAD_SIZE;
-        let encoder_attention = if heads_fit { choice.encoder_attention } else { Code::Portable };
-        Ok(Choice { encoder_attention, ..choice })
+        if config.hidden_size == config.num_heads * HEAD_SIZE {
+            return Ok(choice);
+        }
+        Ok(Choice { encoder_attention: Code::Portable, cross_attention: Code::Portable, ..choice })
     }
 }
 
@@ -101,11 +106,12 @@ fn look_up(table: &[Row], card: &str, d: usize, history: usize) -> Choice {
 impl Choice {
     /// What it adds to [`Stream::kind`], on which the bits of results depend: the operations that Hopper's kernels do.
     pub fn kind(&self) -> String {
-        let Self { encoder_products, encoder_attention, decoder_products } = *self;
+        let Self { encoder_products, encoder_attention, decoder_products, cross_attention } = *self;
         let operations = [
             ("encoder_products", encoder_products),
             ("encoder_attention", encoder_attention),
             ("decoder_products", decoder_products),
+            ("cross_attention", cross_attention),
         ];
         let hopper = operations.into_iter().filter(|(_, code)| *code == Code::Hopper);
         let names: Vec<&str> = hopper.map(|(name, _)| name).collect();
@@ -156,7 +162,7 @@ mod tests {
         assert_eq!(choose("cuda:0, NVIDIA H200 (sm_90), driver of CUDA 13.0", 512, 200), mixed);
         assert_eq!(choose("cuda:0, NVIDIA A100 (sm_80), driver of CUDA 13.0", 512, 64), PORTABLE);
         let kinds = [PORTABLE, mixed, HOPPER].map(|choice| choice.kind());
-        let all = ", hopper encoder_products encoder_attention decoder_products";
+        let all = ", hopper encoder_products encoder_attention decoder_products cross_attention";
         assert_eq!(kinds, ["", ", hopper encoder_products", all]);
     }
 

@@ -8,6 +8,7 @@ use half::bf16;
 use super::beam_attention::{Beams, CrossKeys};
 use super::beam_self_attention::SelfCache;
 use super::blocks::{Context, DecoderBlock, DecoderScratch, Rows};
+use super::choice::Code;
 use super::creative_choose::{self, Choices, Layer};
 use super::creative_input::{self, Norms};
 use super::launch::{Buffer, Ptr, PtrMut, Stream};
@@ -62,11 +63,17 @@ pub struct Sources<'a> {
 }
 
 impl CreativeDecoder {
-    /// Uploads `creative.*`, but for the keys and values of cross-attention, and `creative_head.weight`.
+    /// Uploads `creative.*`, but for the keys and values of cross-attention, and `creative_head.weight`. `cross_attention`
+    /// is the kernel of its block.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
-    pub fn load(upload: Upload, config: &ModelConfig, shape: Shape) -> Result<Self, DeviceError> {
+    pub fn load(
+        upload: Upload,
+        cross_attention: Code,
+        config: &ModelConfig,
+        shape: Shape,
+    ) -> Result<Self, DeviceError> {
         let positions: Vec<u32> = (0..config.creative_code_layers as u32).collect();
         Ok(Self {
             shape,
@@ -76,7 +83,7 @@ impl CreativeDecoder {
                 eps: shape.eps,
             },
             proj: upload.matrix(&["creative.proj.weight"], 2 * shape.d)?,
-            block: DecoderBlock::load(upload, "creative.block", shape)?,
+            block: DecoderBlock::load(upload, cross_attention, "creative.block", shape)?,
             norm: upload.vector("creative.norm.weight")?,
             heads: upload.matrix(&["creative_head.weight"], shape.d)?,
             positions: Buffer::from_slice(upload.stream, &positions)?,

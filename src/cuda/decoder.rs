@@ -7,6 +7,7 @@ use half::bf16;
 use super::beam_attention::Beams;
 use super::beam_self_attention::SelfCache;
 use super::blocks::{Context, DecoderBlock, DecoderScratch, Rows};
+use super::choice::Code;
 use super::embed::embeddings;
 use super::encoder::{Encoder, EncoderState};
 use super::launch::{Buffer, Ptr, PtrMut, Stream};
@@ -57,15 +58,21 @@ pub struct Step {
 }
 
 impl Decoder {
-    /// Uploads `decoder.*`, but for the keys and values of cross-attention, and `poi_head.weight`.
+    /// Uploads `decoder.*`, but for the keys and values of cross-attention, and `poi_head.weight`. `cross_attention` is the
+    /// kernel of its blocks.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
-    pub fn load(upload: Upload, config: &ModelConfig, shape: Shape) -> Result<Self, DeviceError> {
+    pub fn load(
+        upload: Upload,
+        cross_attention: Code,
+        config: &ModelConfig,
+        shape: Shape,
+    ) -> Result<Self, DeviceError> {
         Ok(Self {
             shape,
             blocks: (0..config.decoder_layers)
-                .map(|l| DecoderBlock::load(upload, &format!("decoder.{l}"), shape))
+                .map(|l| DecoderBlock::load(upload, cross_attention, &format!("decoder.{l}"), shape))
                 .collect::<Result<_, _>>()?,
             norm: upload.vector("decoder.norm.weight")?,
             heads: upload.matrix(&["poi_head.weight"], shape.d)?,

@@ -7,7 +7,7 @@ use half::bf16;
 
 use super::beam_attention::CrossKeys;
 use super::blocks::{EncoderBlock, EncoderScratch, Ragged, Rows};
-use super::choice::Code;
+use super::choice::{Choice, Code};
 use super::embed::{Features, embeddings};
 use super::launch::{Buffer, Ptr, Stream};
 use super::linear::Output;
@@ -32,6 +32,8 @@ pub struct Encoder {
     norm: Buffer<f32>,
     /// Keys and values for each decoder block, those of the creative decoder last: [blocks * 2 d, d].
     cross: Matrix,
+    /// Whether decoders read whole tiles of keys and values, past a batch's rows.
+    cross_in_tiles: bool,
 }
 
 /// Histories as the kernels read them, and what becomes of them.
@@ -57,14 +59,14 @@ pub struct EncoderState {
 }
 
 impl Encoder {
-    /// Uploads the feature tables, `encoder.*`, and the keys' and values' projections of all decoder blocks. `attention` is
-    /// the kernel of its blocks.
+    /// Uploads the feature tables, `encoder.*`, and the keys' and values' projections of all decoder blocks. `choice`
+    /// names the kernels of its blocks and of those that read these keys.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
     pub fn load(
         upload: Upload,
-        attention: Code,
+        choice: Choice,
         config: &ModelConfig,
         shape: Shape,
     ) -> Result<Self, DeviceError> {
@@ -91,10 +93,11 @@ impl Encoder {
             context_rows,
             behavior_rows,
             blocks: (0..config.encoder_layers)
-                .map(|l| EncoderBlock::load(upload, attention, &format!("encoder.{l}"), shape))
+                .map(|l| EncoderBlock::load(upload, choice.encoder_attention, &format!("encoder.{l}"), shape))
                 .collect::<Result<_, _>>()?,
             norm: upload.vector("encoder.norm.weight")?,
             cross: upload.matrix(&cross, shape.d)?,
+            cross_in_tiles: choice.cross_attention == Code::Hopper,
         })
     }
 
@@ -110,6 +113,8 @@ impl Encoder {
         features: usize,
     ) -> Result<EncoderState, DeviceError> {
         let (rows, d) = (requests * tokens, self.shape.d);
+        // What was never written is read by nobody, but for whole tiles.
+        let cross = if self.cross_in_tiles { Buffer::zeroed } else { Buffer::new };
         Ok(EncoderState {
             offsets: Buffer::new(stream, requests + 1)?,
             positions: Buffer::new(stream, rows)?,
@@ -120,7 +125,7 @@ impl Encoder {
             states: Buffer::new(stream, rows * d)?,
             rounded: Buffer::new(stream, rows * d)?,
             mean: Buffer::new(stream, requests * d)?,
-            cross: Buffer::new(stream, rows * self.cross.out_size())?,
+            cross: cross(stream, rows * self.cross.out_size())?,
             scratch: EncoderScratch::new(stream, rows, self.shape)?,
             rows: Vec::with_capacity(requests + 1),
         })
@@ -170,6 +175,7 @@ impl Encoder {
         CrossKeys {
             keys: state.cross.at(block * 2 * self.shape.d),
             stride: self.cross.out_size(),
+            rows: state.cross.len() / self.cross.out_size(),
             offsets: state.offsets.ptr(),
         }
     }

@@ -171,8 +171,9 @@ fn hoppers_kernels_show_the_lists_of_the_cpu() {
         let stream: Arc<dyn Stream> = Watched::new(stream, Box::new(hook));
         agree(&stream, Kernels::Hopper, 4, 10);
         let launched = launched.lock().unwrap();
-        for (hopper, portable) in [("linear_hopper", "linear"), ("attention_hopper", "attention")] {
-            assert!(launched.contains(hopper) && !launched.contains(portable), "{launched:?}");
+        for portable in ["linear", "attention", "beam_attention"] {
+            let hopper = format!("{portable}_hopper");
+            assert!(launched.contains(&*hopper) && !launched.contains(portable), "{launched:?}");
         }
     }
 }
@@ -186,7 +187,8 @@ fn an_engine_names_hoppers_kernels_and_refuses_them_on_the_cpu() {
     for stream in hopper_streams().into_iter().take(1) {
         let backend = |world, kernels| gpu_with(world, &stream, kernels).backend().to_owned();
         assert_eq!(backend(&world, Kernels::Portable), stream.kind());
-        let expected = stream.kind() + ", hopper encoder_products encoder_attention decoder_products";
+        let all = ", hopper encoder_products encoder_attention decoder_products cross_attention";
+        let expected = stream.kind() + all;
         assert_eq!(backend(&world, Kernels::Hopper), expected);
         // For heads of 32 there is one attention.
         let expected = stream.kind() + ", hopper encoder_products decoder_products";

@@ -80,7 +80,7 @@ impl Case {
         let offsets = Buffer::from_slice(stream, &self.offsets[requests.start..=requests.end]).unwrap();
         // The keys start after d columns of something else.
         let keys = if self.kv.is_empty() { kv.ptr() } else { kv.at(d) };
-        let cross = CrossKeys { keys, stride: 4 * d, offsets: offsets.ptr() };
+        let cross = CrossKeys { keys, stride: 4 * d, rows: self.kv.len() / (4 * d), offsets: offsets.ptr() };
         let sizes = self.sizes(&requests);
         beam_attention(&**stream, sizes, q.ptr(), cross, scratch, out.ptr_mut()).unwrap();
         out.to_vec().unwrap()

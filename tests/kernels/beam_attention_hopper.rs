@@ -38,9 +38,10 @@ fn run(case: &Case, stream: &Arc<dyn Stream>, cluster: Cluster, requests: Range<
     let offsets = Buffer::from_slice(stream, &case.offsets[requests.start..=requests.end]).unwrap();
     // The keys start after d columns of something else.
     let keys = if case.kv.is_empty() { kv.ptr() } else { kv.at(d) };
-    let cross = CrossKeys { keys, stride: 4 * d, offsets: offsets.ptr() };
-    let (sizes, rows) = (case.sizes(&requests), case.kv.len() / (4 * d));
-    beam_attention_hopper(&**stream, sizes, cluster, q.ptr(), cross, rows, out.ptr_mut()).unwrap();
+    let rows = case.kv.len() / (4 * d);
+    let cross = CrossKeys { keys, stride: 4 * d, rows, offsets: offsets.ptr() };
+    let sizes = case.sizes(&requests);
+    beam_attention_hopper(&**stream, sizes, cluster, q.ptr(), cross, out.ptr_mut()).unwrap();
     plain(&out.to_vec().unwrap())
 }
 

@@ -26,6 +26,19 @@ impl<T: Element> Buffer<T> {
         Ok(Self { stream: stream.clone(), address, len, element: PhantomData })
     }
 
+    /// An array of `len` zeros.
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`], [`DeviceError::Failed`].
+    pub fn zeroed(stream: &Arc<dyn Stream>, len: usize) -> Result<Self, DeviceError> {
+        let mut buffer = Self::new(stream, len)?;
+        let zeros = vec![T::zeroed(); len.clamp(1, 1 << 20)];
+        for start in (0..len).step_by(zeros.len()) {
+            buffer.upload(start, &zeros[..zeros.len().min(len - start)])?;
+        }
+        Ok(buffer)
+    }
+
     /// An array that holds `values`.
     ///
     /// # Errors
