@@ -31,8 +31,7 @@
 #include "hopper.cuh"
 #include "softmax.cuh"
 
-constexpr int HEAD = 64, ROWS = 64, KEYS = 64, STAGES = 4, THREADS = 128;
-constexpr unsigned PARTS = 8;
+constexpr int HEAD = 64, STAGES = 4, THREADS = 128;
 constexpr uint32_t ROW_BYTES = HEAD * 2, TILE_BYTES = 64 * ROW_BYTES;
 constexpr uint32_t BARRIERS_AT = (1 + 2 * STAGES) * TILE_BYTES;
 constexpr uint32_t FIXED_BYTES = BARRIERS_AT + 2 * STAGES * 8;
@@ -42,6 +41,9 @@ constexpr uint32_t PART_BYTES = (WORDS + 1) * THREADS * sizeof(float4);
 static_assert(FIXED_BYTES == 73792 && PART_BYTES == 18432, "what launches give");
 
 #ifdef HOPPER
+
+constexpr int ROWS = 64, KEYS = 64;
+constexpr unsigned PARTS = 8;
 
 // Shared memory: the queries, the ring, its mbarriers, and what the block's parts come to. Chunk i
 // of the ring is the block's tile i.
