@@ -27,8 +27,7 @@
 //
 // FLOP 4 n^2 d per request of n rows. Bytes from L2: 4 n d ceil(n / 128), so 128 FLOP a byte.
 // Registers: 168 a thread at launch; then 24 for the producer, 240 for the two others.
-#include "hopper.cuh"
-#include "softmax.cuh"
+#include "flash_hopper.cuh"
 
 constexpr int HEAD = 64, ROWS = 128, KEYS = 128, STAGES = 8;
 constexpr int GROUP = 128, CONSUMERS = 2 * GROUP, THREADS = CONSUMERS + GROUP;
@@ -122,12 +121,6 @@ PTX_FN void release(Smem smem, int chunk) {
   if (threadIdx.x % 32 == 0) mbar_arrive(smem.empty(chunk));
 }
 
-// An operand in rows of 128 bytes from `address` on: along k for queries and keys, along n for
-// values.
-PTX_FN uint64_t operand(uint32_t address) {
-  return matrix_descriptor(address, 0, 8 * ROW_BYTES, MatrixSwizzle::BYTES_128);
-}
-
 // Issues scores = queries keys^T.
 PTX_FN void score(float (&scores)[KEYS / 2], uint32_t queries, uint32_t keys) {
 #pragma unroll
@@ -145,66 +138,6 @@ PTX_FN void add_values(float (&out)[HEAD / 2], const uint32_t (&weights)[KEYS / 
     wgmma<true>(out, weights[step], operand(values + step * 16 * ROW_BYTES), true);
   }
   wgmma_commit();
-}
-
-// Leaves the first `keys` columns.
-PTX_FN void mask(float (&scores)[KEYS / 2], int keys) {
-#pragma unroll
-  for (int i = 0; i < KEYS / 2; i++) {
-    if (i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2 >= keys) scores[i] = -INFINITY;
-  }
-}
-
-// The softmax so far of a lane's two rows, lane / 4 and lane / 4 + 8 of its warp's 16.
-struct Softmax {
-  float max[2] = {-INFINITY, -INFINITY};  // largest score * SCORE_SCALE, rounded up
-  float sum[2] = {0, 0};                  // this lane's share of the sum of weights
-  float shrink[2] = {0, 0};               // what the latest maximum makes of older sums
-
-  // Scores to weights relative to the new maximum.
-  PTX_FN void weigh(float (&scores)[KEYS / 2]) {
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      float largest = -INFINITY;
-#pragma unroll
-      for (int i = 2 * r; i < KEYS / 2; i += 4) {
-        largest = fmaxf(largest, fmaxf(scores[i], scores[i + 1]));
-      }
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
-      largest = fmaxf(max[r], ceilf(largest * SCORE_SCALE<HEAD>));
-      const float base = softmax_base(largest);
-      shrink[r] = ex2(max[r] - base);
-      max[r] = largest;
-      float total = 0;
-#pragma unroll
-      for (int i = 2 * r; i < KEYS / 2; i += 4) {
-#pragma unroll
-        for (int e = i; e < i + 2; e++) {
-          scores[e] = ex2(fmaf(scores[e], SCORE_SCALE<HEAD>, -base));
-          total += scores[e];
-        }
-      }
-      sum[r] = fmaf(sum[r], shrink[r], total);
-    }
-  }
-
-  // Joins the lanes' shares of the sums.
-  PTX_FN void join_sums() {
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
-      sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
-    }
-  }
-};
-
-// Weights to the fragments of a product's a: two neighbours of eight columns to one step.
-PTX_FN void round(uint32_t (&weights)[KEYS / 16][4], const float (&scores)[KEYS / 2]) {
-#pragma unroll
-  for (int i = 0; i < KEYS / 4; i++) {
-    weights[i / 4][i % 4] = pack_bf16(scores[2 * i], scores[2 * i + 1]);
-  }
 }
 
 PTX_FN void store(const float (&out)[HEAD / 2], const float (&sum)[2], __nv_bfloat16* to,

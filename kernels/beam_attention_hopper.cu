@@ -28,8 +28,7 @@
 //
 // FLOP 4 beams n d per request of n keys. Bytes: 4 n d of keys and values per 64 beams, so 64 FLOP
 // a byte at most; of shared memory 18 KiB written and read per part. Registers: 100 a thread.
-#include "hopper.cuh"
-#include "softmax.cuh"
+#include "flash_hopper.cuh"
 
 constexpr int HEAD = 64, STAGES = 4, THREADS = 128;
 constexpr uint32_t ROW_BYTES = HEAD * 2, TILE_BYTES = 64 * ROW_BYTES;
@@ -106,17 +105,10 @@ PTX_FN void clear(unsigned char* tile, unsigned from) {
   __syncthreads();
 }
 
-// An operand in rows of 128 bytes from `address` on: along k for queries and keys, n for values.
-PTX_FN uint64_t operand(uint32_t address) {
-  return matrix_descriptor(address, 0, 8 * ROW_BYTES, MatrixSwizzle::BYTES_128);
-}
-
-// What a part comes to, of a lane's rows lane / 4 and lane / 4 + 8 of its warp's 16; wgmma says
-// which columns. As in flash.cuh maxima are whole powers of two.
+// What a part comes to, of a lane's two rows; wgmma says which columns.
 struct Sums {
-  float out[HEAD / 2] = {};               // sums of weight * value
-  float max[2] = {-INFINITY, -INFINITY};  // largest score * SCORE_SCALE so far, rounded up
-  float sum[2] = {0, 0};                  // this lane's share of the sum of weights
+  float out[HEAD / 2] = {};  // sums of weight * value
+  Softmax softmax = {};
 
   // Attends to a tile of which the first `keys` count.
   PTX_FN void attend(const Smem& smem, int chunk, unsigned keys) {
@@ -135,17 +127,10 @@ struct Sums {
       mask(scores, keys);
       clear(smem.memory + (smem.values(chunk) - smem.base), keys);
     }
-    weigh(scores);
-    add_values(scores, smem.values(chunk));
-  }
-
-  // Joins the lanes' shares of the sums of weights.
-  PTX_FN void join_lanes() {
+    softmax.weigh(scores);
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-      sum[r] += __shfl_xor_sync(~0u, sum[r], 1);
-      sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
-    }
+    for (int i = 0; i < HEAD / 2; i++) out[i] *= softmax.shrink[i / 2 % 2];
+    add_values(scores, smem.values(chunk));
   }
 
   PTX_FN void leave(float4* part) const {
@@ -154,51 +139,14 @@ struct Sums {
       const float* of = out + 4 * word;
       part[word * THREADS + threadIdx.x] = make_float4(of[0], of[1], of[2], of[3]);
     }
-    part[WORDS * THREADS + threadIdx.x] = make_float4(max[0], max[1], sum[0], sum[1]);
+    part[WORDS * THREADS + threadIdx.x] =
+        make_float4(softmax.max[0], softmax.max[1], softmax.sum[0], softmax.sum[1]);
   }
 
  private:
-  PTX_FN static void mask(float (&scores)[KEYS / 2], unsigned keys) {
-#pragma unroll
-    for (unsigned i = 0; i < KEYS / 2; i++) {
-      if (i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2 >= keys) scores[i] = -INFINITY;
-    }
-  }
-
-  // Scores to weights relative to the new maximum; brings the sums so far to it.
-  PTX_FN void weigh(float (&scores)[KEYS / 2]) {
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      float largest = -INFINITY;
-#pragma unroll
-      for (int i = 2 * r; i < KEYS / 2; i += 4) {
-        largest = fmaxf(largest, fmaxf(scores[i], scores[i + 1]));
-      }
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
-      largest = fmaxf(max[r], ceilf(largest * SCORE_SCALE<HEAD>));
-      const float base = softmax_base(largest), shrink = ex2(max[r] - base);
-      max[r] = largest;
-      float total = 0;
-#pragma unroll
-      for (int i = 2 * r; i < KEYS / 2; i += 4) {
-#pragma unroll
-        for (int e = i; e < i + 2; e++) {
-          scores[e] = ex2(fmaf(scores[e], SCORE_SCALE<HEAD>, -base));
-          total += scores[e];
-          out[e] *= shrink;
-        }
-      }
-      sum[r] = fmaf(sum[r], shrink, total);
-    }
-  }
-
   PTX_FN void add_values(const float (&weights)[KEYS / 2], uint32_t values) {
     uint32_t rounded[KEYS / 16][4];
-#pragma unroll
-    for (int i = 0; i < KEYS / 4; i++) {
-      rounded[i / 4][i % 4] = pack_bf16(weights[2 * i], weights[2 * i + 1]);
-    }
+    round(rounded, weights);
     wgmma_settle(out);
     wgmma_fence();
 #pragma unroll
@@ -210,7 +158,6 @@ struct Sums {
     wgmma_settle(out);
   }
 };
-static_assert(HEAD == KEYS, "weigh goes over both at once");
 
 // A block's parts, from the first tile to the last.
 PTX_FN void attend_parts(const Smem& smem, const TensorMap* q, const TensorMap* kv,
@@ -237,7 +184,7 @@ PTX_FN void attend_parts(const Smem& smem, const TensorMap* q, const TensorMap* 
       }
       __syncwarp();
     }
-    sums.join_lanes();
+    sums.softmax.join_sums();
     sums.leave(smem.own_part(slot));
   }
 }
