@@ -368,6 +368,19 @@ fn a_device_that_is_not_there_is_an_error() {
 }
 
 #[test]
+fn kernels_of_a_gpu_are_refused_where_there_is_none() {
+    let error = allocate_from(model(), &["--gpu-kernels", "hopper"]).failed();
+    assert!(error.contains("gpu_kernels") && error.contains("expected a GPU"), "{error}");
+    let run = allocate_from(model(), &["--gpu-kernels", "fastest"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("kernels \"fastest\" are unknown"), "{}", run.stderr);
+    // The portable ones are the default wherever nothing was measured: there is nothing to refuse.
+    let portable = allocate_from(model(), &["--gpu-kernels", "portable"]);
+    assert_eq!(portable.code, 0, "{}", portable.stderr);
+    assert_eq!(portable.stdout, allocate_from(model(), &[]).stdout);
+}
+
+#[test]
 fn errors_name_the_file_that_is_at_fault() {
     let missing = allocate_from(Path::new("/nowhere/model"), &[]).failed();
     assert!(missing.contains("/nowhere/model/config.json"), "{missing}");
