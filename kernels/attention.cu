@@ -33,17 +33,20 @@ PTX_FN void attention(const __nv_bfloat16* qkv, const unsigned* offsets, __nv_bf
 extern "C" __global__ void __launch_bounds__(FLASH_THREADS)
     attention_32(const __nv_bfloat16* __restrict__ qkv, const unsigned* __restrict__ offsets,
                  __nv_bfloat16* __restrict__ out) {
+  begin_kernel();
   attention<32>(qkv, offsets, out);
 }
 
 extern "C" __global__ void __launch_bounds__(FLASH_THREADS)
     attention_64(const __nv_bfloat16* __restrict__ qkv, const unsigned* __restrict__ offsets,
                  __nv_bfloat16* __restrict__ out) {
+  begin_kernel();
   attention<64>(qkv, offsets, out);
 }
 
 extern "C" __global__ void __launch_bounds__(FLASH_THREADS)
     attention_128(const __nv_bfloat16* __restrict__ qkv, const unsigned* __restrict__ offsets,
                   __nv_bfloat16* __restrict__ out) {
+  begin_kernel();
   attention<128>(qkv, offsets, out);
 }

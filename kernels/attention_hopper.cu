@@ -268,5 +268,6 @@ PTX_FN void attention(const TensorMap*, const unsigned*, __nv_bfloat16*) { __tra
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     attention_hopper_64(const __grid_constant__ TensorMap qkv,
                         const unsigned* __restrict__ offsets, __nv_bfloat16* __restrict__ out) {
+  begin_kernel();
   attention(&qkv, offsets, out);
 }

@@ -33,6 +33,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
             const unsigned long long* __restrict__ ids, const unsigned* __restrict__ slot_offsets,
             const double* __restrict__ effects, unsigned long long unit, unsigned auctions,
             unsigned* winners, unsigned long long* __restrict__ payments) {
+  begin_kernel();
   unsigned index = blockIdx.x * WARPS + threadIdx.x / 32;
   if (index >= auctions) return;
   unsigned lane = threadIdx.x % 32;

@@ -59,6 +59,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
                    const unsigned* __restrict__ slot_offsets, const double* __restrict__ effects,
                    const double* __restrict__ gammas, unsigned count, unsigned long long unit,
                    unsigned auctions, unsigned* ranking, double* __restrict__ utilities) {
+  begin_kernel();
   unsigned index = blockIdx.x * WARPS + threadIdx.x / 32;
   if (index >= auctions) return;
   unsigned lane = threadIdx.x % 32, first_bidder = bidder_offsets[index];

@@ -120,6 +120,7 @@ extern "C" __global__ void __launch_bounds__(FLASH_THREADS)
                       const unsigned* __restrict__ offsets, float* partials, unsigned* counters,
                       __nv_bfloat16* __restrict__ out, unsigned beams, unsigned kv_stride,
                       unsigned chunks) {
+  begin_kernel();
   beam_attention<32>(q, kv, offsets, reinterpret_cast<float4*>(partials), counters, out, beams,
                      kv_stride, chunks);
 }
@@ -129,6 +130,7 @@ extern "C" __global__ void __launch_bounds__(FLASH_THREADS)
                       const unsigned* __restrict__ offsets, float* partials, unsigned* counters,
                       __nv_bfloat16* __restrict__ out, unsigned beams, unsigned kv_stride,
                       unsigned chunks) {
+  begin_kernel();
   beam_attention<64>(q, kv, offsets, reinterpret_cast<float4*>(partials), counters, out, beams,
                      kv_stride, chunks);
 }
@@ -138,6 +140,7 @@ extern "C" __global__ void __launch_bounds__(FLASH_THREADS)
                        const unsigned* __restrict__ offsets, float* partials, unsigned* counters,
                        __nv_bfloat16* __restrict__ out, unsigned beams, unsigned kv_stride,
                        unsigned chunks) {
+  begin_kernel();
   beam_attention<128>(q, kv, offsets, reinterpret_cast<float4*>(partials), counters, out, beams,
                       kv_stride, chunks);
 }

@@ -284,5 +284,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                              const __grid_constant__ TensorMap kv,
                              const unsigned* __restrict__ offsets,
                              __nv_bfloat16* __restrict__ out, unsigned beams) {
+  begin_kernel();
   beam_attention(&q, &kv, offsets, out, beams);
 }

@@ -138,6 +138,7 @@ extern "C" __global__ void __launch_bounds__(SELF_WARPS * 32)
                            const unsigned* __restrict__ ancestors,
                            const unsigned* __restrict__ newest, __nv_bfloat16* __restrict__ out,
                            unsigned rows, unsigned heads, unsigned beams, unsigned positions) {
+  begin_kernel();
   beam_self_attention<32>(qkv, keys, values, ancestors, newest, out, rows, heads, beams, positions);
 }
 
@@ -146,6 +147,7 @@ extern "C" __global__ void __launch_bounds__(SELF_WARPS * 32)
                            const unsigned* __restrict__ ancestors,
                            const unsigned* __restrict__ newest, __nv_bfloat16* __restrict__ out,
                            unsigned rows, unsigned heads, unsigned beams, unsigned positions) {
+  begin_kernel();
   beam_self_attention<64>(qkv, keys, values, ancestors, newest, out, rows, heads, beams, positions);
 }
 
@@ -154,6 +156,7 @@ extern "C" __global__ void __launch_bounds__(SELF_WARPS * 32)
                             const unsigned* __restrict__ ancestors,
                             const unsigned* __restrict__ newest, __nv_bfloat16* __restrict__ out,
                             unsigned rows, unsigned heads, unsigned beams, unsigned positions) {
+  begin_kernel();
   beam_self_attention<128>(qkv, keys, values, ancestors, newest, out, rows, heads, beams,
                            positions);
 }

@@ -53,6 +53,7 @@ PTX_FN unsigned above(const unsigned* nodes, const unsigned* ads, unsigned ad, u
 extern "C" __global__ void __launch_bounds__(256)
 scatter_bids(const unsigned* __restrict__ touched, const unsigned long long* __restrict__ new_bids,
              unsigned long long* ad_bids, unsigned count) {
+  begin_kernel();
   const unsigned i = blockIdx.x * 256 + threadIdx.x;
   if (i < count) ad_bids[touched[i]] = new_bids[i];
 }
@@ -60,6 +61,7 @@ scatter_bids(const unsigned* __restrict__ touched, const unsigned long long* __r
 extern "C" __global__ void __launch_bounds__(256)
 sum_nodes(const unsigned* __restrict__ nodes, const unsigned long long* __restrict__ ad_bids,
           unsigned long long* bids, unsigned first, unsigned count, unsigned of_ads) {
+  begin_kernel();
   const unsigned i = blockIdx.x * 8 + threadIdx.x / 32;
   if (i < count) sum_node(nodes, ad_bids, bids, first + i, of_ads, threadIdx.x % 32);
 }
@@ -68,6 +70,7 @@ extern "C" __global__ void __launch_bounds__(256)
 sum_touched(const unsigned* __restrict__ nodes, const unsigned* __restrict__ ads,
             const unsigned long long* __restrict__ ad_bids, unsigned long long* bids,
             const unsigned* __restrict__ touched, unsigned count, unsigned hops) {
+  begin_kernel();
   const unsigned i = blockIdx.x * 8 + threadIdx.x / 32;
   if (i >= count) return;
   const unsigned node = above(nodes, ads, touched[i], hops);

@@ -28,6 +28,7 @@ PTX_FN unsigned long long* tally_of(unsigned long long* tally, unsigned request,
 
 extern "C" __global__ void __launch_bounds__(256)
 clear_tally(const unsigned* __restrict__ rules, unsigned long long* tally, unsigned codes) {
+  begin_kernel();
   const unsigned code = blockIdx.x * 256 + threadIdx.x;
   if (code >= codes || !rules[blockIdx.z * RULES + BY_CODE]) return;
   unsigned long long* words = tally_of(tally, blockIdx.z, blockIdx.y, code, gridDim.y, codes);
@@ -39,6 +40,7 @@ tally_codes(const unsigned* __restrict__ nodes, const unsigned* __restrict__ ads
             const unsigned long long* __restrict__ ad_bids, const unsigned* __restrict__ rules,
             const unsigned* __restrict__ organic, unsigned long long* tally, unsigned layers,
             unsigned codes) {
+  begin_kernel();
   const unsigned request = blockIdx.y, stride = gridDim.x * 256;
   rules += request * RULES;
   if (!rules[BY_CODE]) return;
@@ -71,6 +73,7 @@ tally_codes(const unsigned* __restrict__ nodes, const unsigned* __restrict__ ads
 extern "C" __global__ void __launch_bounds__(256)
 weigh_codes(const unsigned* __restrict__ rules, const double* __restrict__ terms,
             const unsigned long long* __restrict__ tally, double* ln_w, unsigned codes) {
+  begin_kernel();
   const unsigned request = blockIdx.z, code = blockIdx.x * 256 + threadIdx.x;
   if (code >= codes || !rules[request * RULES + BY_CODE]) return;
   const size_t at = ((size_t)request * gridDim.y + blockIdx.y) * codes + code;
@@ -85,6 +88,7 @@ extern "C" __global__ void __launch_bounds__(256)
 weigh_root(const unsigned* __restrict__ nodes, const unsigned long long* __restrict__ bids,
            const unsigned* __restrict__ rules, const double* __restrict__ terms, double* ln_w,
            unsigned layers, unsigned codes) {
+  begin_kernel();
   const unsigned request = blockIdx.y;
   rules += request * RULES;
   const unsigned first = first_of(nodes, rules[ROOT]);

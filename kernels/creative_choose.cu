@@ -47,6 +47,7 @@ extern "C" __global__ void __launch_bounds__(32 * ROWS_PER_BLOCK)
                     unsigned layers, unsigned first_token, unsigned* __restrict__ begin,
                     unsigned* __restrict__ end, unsigned* __restrict__ token,
                     unsigned* __restrict__ fault) {
+  begin_kernel();
   unsigned row = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / 32;
   if (row >= rows) return;
   unsigned lane = threadIdx.x % 32;

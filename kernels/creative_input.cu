@@ -32,6 +32,7 @@ extern "C" __global__ void __launch_bounds__(32 * ROWS_PER_BLOCK)
                    const __nv_bfloat16* __restrict__ embed, const unsigned* __restrict__ token,
                    const float* __restrict__ hidden_norm, const float* __restrict__ embed_norm,
                    float eps, unsigned rows, unsigned d, __nv_bfloat16* __restrict__ x) {
+  begin_kernel();
   unsigned row = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / 32;
   if (row >= rows) return;
   bool lower = threadIdx.x % 32 < LANES;

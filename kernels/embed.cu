@@ -21,6 +21,7 @@ PTX_FN float2 row_pair(const __nv_bfloat16* table, unsigned row, unsigned d, uns
 extern "C" __global__ void __launch_bounds__(EMBED_WARPS * 32)
     embed(const __nv_bfloat16* __restrict__ table, const unsigned* __restrict__ token,
           float* __restrict__ x, unsigned tokens, unsigned d) {
+  begin_kernel();
   const unsigned t = blockIdx.x * EMBED_WARPS + (threadIdx.x >> 5);
   if (t >= tokens) return;
   const unsigned row = token[t];
@@ -35,6 +36,7 @@ extern "C" __global__ void __launch_bounds__(EMBED_WARPS * 32)
                         const unsigned* __restrict__ feature_start,
                         const unsigned* __restrict__ feature_row, float* __restrict__ x,
                         unsigned tokens, unsigned d) {
+  begin_kernel();
   const unsigned t = blockIdx.x * EMBED_WARPS + (threadIdx.x >> 5);
   if (t >= tokens) return;
   const unsigned row = token[t], first = feature_start[t], end = feature_start[t + 1];

@@ -152,6 +152,7 @@ expand(const unsigned* __restrict__ nodes, const unsigned long long* __restrict_
        const double* __restrict__ sums, const float* __restrict__ logits, unsigned* progress,
        unsigned* beams, double* ln_z, unsigned long long* best, unsigned layers, unsigned codes,
        unsigned positions) {
+  begin_kernel();
   DYN_SMEM(shared);
   __shared__ double maxima[32];
   __shared__ unsigned long long totals[32];

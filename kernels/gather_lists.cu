@@ -22,6 +22,7 @@ gather_lists(const unsigned* __restrict__ rules, const unsigned* __restrict__ pr
              const double* __restrict__ chosen_ln_z, unsigned* counts, unsigned* items,
              unsigned* list_ads, double* ln_zs, double* scores, unsigned* paths, unsigned slots,
              unsigned layers, unsigned positions) {
+  begin_kernel();
   const unsigned request = blockIdx.y;
   const size_t request_row = (size_t)request * gridDim.x, all_rows = (size_t)gridDim.x * gridDim.y;
   rules += request * RULES;

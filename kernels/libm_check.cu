@@ -10,6 +10,7 @@
 
 extern "C" __global__ void libm_check(const double* __restrict__ x, double* exps, double* logs,
                                       double* log1ps, unsigned n) {
+  begin_kernel();
   const unsigned i = blockIdx.x * 256 + threadIdx.x;
   if (i >= n) return;
   exps[i] = libm::exp(x[i]);
@@ -19,6 +20,7 @@ extern "C" __global__ void libm_check(const double* __restrict__ x, double* exps
 
 extern "C" __global__ void bid_sum_check(const unsigned long long* __restrict__ bids,
                                          double* totals, unsigned m) {
+  begin_kernel();
   const unsigned i = blockIdx.x * 256 + threadIdx.x;
   if (i < m) totals[i] = search::load_bids(bids, i).sum();
 }

@@ -72,35 +72,41 @@ PTX_FN void linear(const __nv_bfloat16* x, const __nv_bfloat16* w, unsigned m, u
 extern "C" __global__ void __launch_bounds__(128)
     linear_f32_64(const __nv_bfloat16* __restrict__ x, const __nv_bfloat16* __restrict__ w,
                   float* __restrict__ y, unsigned m, unsigned n, unsigned k) {
+  begin_kernel();
   linear<64, 4>(x, w, m, n, k, StoreF32{y});
 }
 
 extern "C" __global__ void __launch_bounds__(256)
     linear_f32_128(const __nv_bfloat16* __restrict__ x, const __nv_bfloat16* __restrict__ w,
                    float* __restrict__ y, unsigned m, unsigned n, unsigned k) {
+  begin_kernel();
   linear<128, 3>(x, w, m, n, k, StoreF32{y});
 }
 
 extern "C" __global__ void __launch_bounds__(128)
     linear_bf16_64(const __nv_bfloat16* __restrict__ x, const __nv_bfloat16* __restrict__ w,
                    __nv_bfloat16* __restrict__ y, unsigned m, unsigned n, unsigned k) {
+  begin_kernel();
   linear<64, 4>(x, w, m, n, k, StoreBf16{y});
 }
 
 extern "C" __global__ void __launch_bounds__(256)
     linear_bf16_128(const __nv_bfloat16* __restrict__ x, const __nv_bfloat16* __restrict__ w,
                     __nv_bfloat16* __restrict__ y, unsigned m, unsigned n, unsigned k) {
+  begin_kernel();
   linear<128, 3>(x, w, m, n, k, StoreBf16{y});
 }
 
 extern "C" __global__ void __launch_bounds__(128)
     linear_add_64(const __nv_bfloat16* __restrict__ x, const __nv_bfloat16* __restrict__ w,
                   float* __restrict__ y, unsigned m, unsigned n, unsigned k) {
+  begin_kernel();
   linear<64, 4>(x, w, m, n, k, AddF32{y});
 }
 
 extern "C" __global__ void __launch_bounds__(256)
     linear_add_128(const __nv_bfloat16* __restrict__ x, const __nv_bfloat16* __restrict__ w,
                    float* __restrict__ y, unsigned m, unsigned n, unsigned k) {
+  begin_kernel();
   linear<128, 3>(x, w, m, n, k, AddF32{y});
 }

@@ -144,6 +144,7 @@ PTX_FN void product(const float* x, const float* const (&w)[MATRICES], unsigned 
 extern "C" __global__ void __launch_bounds__(THREADS)
     linear_f32(const float* __restrict__ x, const float* __restrict__ w, unsigned rows,
                unsigned out, unsigned in, float* __restrict__ y) {
+  begin_kernel();
   product<1>(x, {w}, rows, out, in, [=](unsigned r, unsigned c, float sum, float) {
     y[(size_t)r * out + c] = sum;
   });
@@ -152,6 +153,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 extern "C" __global__ void __launch_bounds__(THREADS)
     linear_f32_add(const float* __restrict__ x, const float* __restrict__ w, unsigned rows,
                    unsigned out, unsigned in, float* __restrict__ y) {
+  begin_kernel();
   product<1>(x, {w}, rows, out, in, [=](unsigned r, unsigned c, float sum, float) {
     y[(size_t)r * out + c] += sum;
   });
@@ -161,6 +163,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     linear_f32_bias(const float* __restrict__ x, const float* __restrict__ w,
                     const float* __restrict__ bias, unsigned rows, unsigned out, unsigned in,
                     float* __restrict__ y) {
+  begin_kernel();
   product<1>(x, {w}, rows, out, in, [=](unsigned r, unsigned c, float sum, float) {
     y[(size_t)r * out + c] = sum + bias[c];
   });
@@ -170,6 +173,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     linear_f32_bias_relu(const float* __restrict__ x, const float* __restrict__ w,
                          const float* __restrict__ bias, unsigned rows, unsigned out, unsigned in,
                          float* __restrict__ y) {
+  begin_kernel();
   product<1>(x, {w}, rows, out, in, [=](unsigned r, unsigned c, float sum, float) {
     y[(size_t)r * out + c] = relu_f32(sum + bias[c]);
   });
@@ -180,6 +184,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                         const float* __restrict__ bias, const float* __restrict__ table,
                         unsigned period, unsigned rows, unsigned out, unsigned in,
                         float* __restrict__ y) {
+  begin_kernel();
   product<1>(x, {w}, rows, out, in, [=](unsigned r, unsigned c, float sum, float) {
     y[(size_t)r * out + c] = (sum + bias[c]) + table[(size_t)(r % period) * out + c];
   });
@@ -189,6 +194,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     linear_f32_swiglu(const float* __restrict__ x, const float* __restrict__ gate,
                       const float* __restrict__ up, unsigned rows, unsigned out, unsigned in,
                       float* __restrict__ y) {
+  begin_kernel();
   product<2>(x, {gate, up}, rows, out, in, [=](unsigned r, unsigned c, float gate, float up) {
     y[(size_t)r * out + c] = __fmul_rn(silu_f32(gate), up);
   });

@@ -134,17 +134,20 @@ PTX_FN void linear(const TensorMap*, const TensorMap*, unsigned, unsigned, unsig
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     linear_hopper_f32(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                       float* __restrict__ y, unsigned m, unsigned n, unsigned k) {
+  begin_kernel();
   linear(&x, &w, m, n, k, StoreF32{y});
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     linear_hopper_bf16(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                        __nv_bfloat16* __restrict__ y, unsigned m, unsigned n, unsigned k) {
+  begin_kernel();
   linear(&x, &w, m, n, k, StoreBf16{y});
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     linear_hopper_add(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                       float* __restrict__ y, unsigned m, unsigned n, unsigned k) {
+  begin_kernel();
   linear(&x, &w, m, n, k, AddF32{y});
 }

@@ -43,6 +43,7 @@ list_slots(const unsigned* __restrict__ items, const unsigned* __restrict__ list
            unsigned slots, unsigned layers, unsigned positions, unsigned boc, int* lengths,
            unsigned* list_request, unsigned* offsets, unsigned* hidden_row, unsigned* creative,
            unsigned* creatives_end, unsigned* token, unsigned long long* bids, unsigned* fault) {
+  begin_kernel();
   const unsigned lists = requests * per_request;
   const size_t row = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (row >= (size_t)lists * slots) return;

@@ -11,6 +11,7 @@ constexpr int NORM_WARPS = 8;
 extern "C" __global__ void __launch_bounds__(NORM_WARPS * 32)
     rms_norm(const float* __restrict__ x, const float* __restrict__ weight, float* __restrict__ y,
              __nv_bfloat16* __restrict__ rounded, unsigned m, unsigned d, float eps) {
+  begin_kernel();
   const unsigned row = blockIdx.x * NORM_WARPS + (threadIdx.x >> 5), lane = threadIdx.x & 31;
   if (row >= m) return;
   const size_t start = (size_t)row * d;

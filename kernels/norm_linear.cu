@@ -71,6 +71,7 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
                        float* __restrict__ y, unsigned m, unsigned n, unsigned d, float eps,
                        unsigned rotated, unsigned head_shift, unsigned position_stride,
                        unsigned tiles_per_block) {
+  begin_kernel();
   norm_linear<64>({x, weight, normed, m, d, eps}, w, StoreF32{y}, n,
                   {angles, position, position_stride, rotated, head_shift}, tiles_per_block);
 }
@@ -82,6 +83,7 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
                         float* __restrict__ y, unsigned m, unsigned n, unsigned d, float eps,
                         unsigned rotated, unsigned head_shift, unsigned position_stride,
                         unsigned tiles_per_block) {
+  begin_kernel();
   norm_linear<128>({x, weight, normed, m, d, eps}, w, StoreF32{y}, n,
                    {angles, position, position_stride, rotated, head_shift}, tiles_per_block);
 }
@@ -93,6 +95,7 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
                         __nv_bfloat16* __restrict__ y, unsigned m, unsigned n, unsigned d,
                         float eps, unsigned rotated, unsigned head_shift, unsigned position_stride,
                         unsigned tiles_per_block) {
+  begin_kernel();
   norm_linear<64>({x, weight, normed, m, d, eps}, w, StoreBf16{y}, n,
                   {angles, position, position_stride, rotated, head_shift}, tiles_per_block);
 }
@@ -104,6 +107,7 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
                          __nv_bfloat16* __restrict__ y, unsigned m, unsigned n, unsigned d,
                          float eps, unsigned rotated, unsigned head_shift, unsigned position_stride,
                          unsigned tiles_per_block) {
+  begin_kernel();
   norm_linear<128>({x, weight, normed, m, d, eps}, w, StoreBf16{y}, n,
                    {angles, position, position_stride, rotated, head_shift}, tiles_per_block);
 }

@@ -13,6 +13,7 @@ extern "C" __global__ void __launch_bounds__(1024)
 open_search(const unsigned* __restrict__ rules, unsigned* progress, unsigned* beams, double* sums,
             unsigned* rows, unsigned* tokens, unsigned* position, unsigned n, unsigned positions,
             unsigned boi) {
+  begin_kernel();
   const unsigned request = blockIdx.y;
   const size_t request_row = (size_t)request * n;
   rules += request * RULES;

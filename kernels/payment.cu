@@ -75,6 +75,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const float* __restrict__ first, const float* __restrict__ bias,
             const float* __restrict__ tail, double unit, unsigned slots, unsigned d,
             unsigned list_len, float* __restrict__ rates) {
+  begin_kernel();
   DYN_SMEM(shared);
   __shared__ MlpShared mlp;
   __shared__ Inputs inputs;
@@ -136,6 +137,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                        const int* __restrict__ lengths, const float* __restrict__ first,
                        const float* __restrict__ bias, const float* __restrict__ tail, double unit,
                        unsigned slots, unsigned d, unsigned list_len, float* __restrict__ rates) {
+  begin_kernel();
   DYN_SMEM(shared);
   __shared__ MlpShared mlp;
   __shared__ Inputs inputs;

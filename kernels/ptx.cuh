@@ -34,6 +34,23 @@
 
 #define PTX_FN __device__ __forceinline__
 
+// ---- Order between kernels
+//
+// The first statement of every kernel, so that a stream may launch its kernels programmatically
+// (programmatic dependent launch, from sm_90 on): the next grid's blocks become resident while this
+// grid still runs. The wait returns when the grids before this one have ended and what they wrote
+// is visible. Every thread of every kernel waits before it touches device memory, and a grid does
+// not end before its threads do: so each grid begins after all earlier ones of the stream, as in an
+// ordinary launch. The next grid starts once all blocks of this one have come here, so its blocks
+// never hold room that this one needs. Where the launch is not programmatic neither instruction
+// does anything.
+PTX_FN void begin_kernel() {
+#if !defined(SIMT_EMU) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // The shared-memory address that the helpers below take, of a pointer into dynamic shared memory.
 PTX_FN uint32_t smem_u32(const void* p LOCP) {
   return EMU(simt::to_smem(p, loc), (uint32_t)__cvta_generic_to_shared(p));

@@ -13,6 +13,7 @@
 // Grid 1, block 128, 28 bytes of shared memory per thread.
 extern "C" __global__ void ptx_cp_async(const unsigned char* from, unsigned char* to,
                                         unsigned valid) {
+  begin_kernel();
   DYN_SMEM(wide);
   unsigned char* middle = wide + 128 * 16;
   unsigned char* narrow = middle + 128 * 8;
@@ -49,6 +50,7 @@ extern "C" __global__ void ptx_cp_async(const unsigned char* from, unsigned char
 //
 // Grid 1, block 32, shared memory for the tiles.
 extern "C" __global__ void ptx_ldmatrix(const unsigned short* tiles, unsigned* fragments) {
+  begin_kernel();
   DYN_SMEM(bytes);
   unsigned short* shared = (unsigned short*)bytes;
   unsigned lane = threadIdx.x;
@@ -75,6 +77,7 @@ extern "C" __global__ void ptx_ldmatrix(const unsigned short* tiles, unsigned* f
 //
 // Grid 1, block 32, shared memory for the tiles.
 extern "C" __global__ void ptx_stmatrix(const unsigned* fragments, unsigned short* tiles) {
+  begin_kernel();
   DYN_SMEM(bytes);
   unsigned short* shared = (unsigned short*)bytes;
   unsigned lane = threadIdx.x;
@@ -112,6 +115,7 @@ static __device__ void store_tile(float* to, unsigned stride, const float (&d)[4
 extern "C" __global__ void ptx_mma(const __nv_bfloat16* a, const __nv_bfloat16* a_columns,
                                    const __nv_bfloat16* b_rows, const __nv_bfloat16* b_columns,
                                    const float* c, float* d) {
+  begin_kernel();
   DYN_SMEM(bytes);
   Matrix* shared = (Matrix*)bytes;
   unsigned lane = threadIdx.x;
@@ -155,6 +159,7 @@ extern "C" __global__ void ptx_mma(const __nv_bfloat16* a, const __nv_bfloat16* 
 // Grid 1, block 32, shared memory for the operands.
 extern "C" __global__ void ptx_mma_chain(const __nv_bfloat16* a, const __nv_bfloat16* b_rows,
                                          float* d) {
+  begin_kernel();
   DYN_SMEM(bytes);
   Matrix* shared = (Matrix*)bytes;
   unsigned lane = threadIdx.x;
@@ -185,6 +190,7 @@ extern "C" __global__ void ptx_mma_chain(const __nv_bfloat16* a, const __nv_bflo
 // Grid of blocks of 128 that cover the pairs.
 extern "C" __global__ void ptx_numbers(const float* x, unsigned pairs, unsigned* packed,
                                        float* unpacked, float* powers) {
+  begin_kernel();
   unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= pairs) return;
   uint32_t pair = pack_bf16(x[2 * i], x[2 * i + 1]);
@@ -200,6 +206,7 @@ extern "C" __global__ void ptx_numbers(const float* x, unsigned pairs, unsigned*
 // Grid of blocks of 128 that cover the rows.
 extern "C" __global__ void ptx_stream_copy(const unsigned char* from, unsigned char* to,
                                            unsigned rows) {
+  begin_kernel();
   size_t row = blockIdx.x * blockDim.x + threadIdx.x;
   if (row < rows) store_stream16(to + row * 16, load_stream16(from + row * 16));
 }
@@ -213,6 +220,7 @@ extern "C" __global__ void ptx_stream_copy(const unsigned char* from, unsigned c
 // Grid 1, block 96, shared memory for the row.
 extern "C" __global__ void ptx_named_barriers(const unsigned* values, unsigned* copied,
                                               unsigned rounds) {
+  begin_kernel();
   DYN_SMEM(bytes);
   unsigned* row = (unsigned*)bytes;
   unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -235,6 +243,7 @@ extern "C" __global__ void ptx_named_barriers(const unsigned* values, unsigned* 
 // Grid 1, block 64, shared memory for two rows and four barriers.
 extern "C" __global__ void ptx_mbarrier(const unsigned* values, unsigned* copied,
                                         unsigned rounds) {
+  begin_kernel();
   DYN_SMEM(bytes);
   unsigned* rows = (unsigned*)bytes;
   uint32_t full = smem_u32(bytes + 2 * 32 * 4), empty = full + 2 * 8;

@@ -48,6 +48,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     quantize(const float* __restrict__ y, const float* __restrict__ by_dimension, unsigned rows,
              unsigned layers, unsigned width, unsigned d, unsigned short* __restrict__ codes,
              unsigned* __restrict__ fault) {
+  begin_kernel();
   DYN_SMEM(shared);
   __shared__ Nearest found[ROWS][WARPS];
   float* residual = reinterpret_cast<float*>(shared);  // [d][ROWS]

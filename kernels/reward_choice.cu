@@ -62,6 +62,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                   const double* __restrict__ scores, const double* __restrict__ objective,
                   const unsigned* __restrict__ offsets, double unit, unsigned slots, unsigned rows,
                   double* __restrict__ rewards, unsigned* __restrict__ winner) {
+  begin_kernel();
   const double* weight = objective + 4 * blockIdx.x;
   double revenue = weight[0], ctr_poi = weight[1], ctr_creative = weight[2], cvr = weight[3];
   const float* pctr_poi = probabilities;

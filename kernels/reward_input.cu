@@ -45,6 +45,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                  const float* __restrict__ embedding, unsigned poi_layers, unsigned creative_layers,
                  unsigned codebook, unsigned slots, unsigned d, unsigned d_item,
                  float* __restrict__ x) {
+  begin_kernel();
   unsigned row = blockIdx.x, list = row / slots;
   unsigned width = 3 * d + d_item;
   float* to = x + (size_t)row * width;

@@ -32,6 +32,7 @@ static_assert(sizeof(MlpTail) <= 4 * TAIL_STRIDE, "a tail fits its place");
 extern "C" __global__ void __launch_bounds__(THREADS)
     reward_tower_input(const float* __restrict__ features, const int* __restrict__ lengths,
                        unsigned slots, unsigned d, float* __restrict__ x) {
+  begin_kernel();
   size_t first = (size_t)blockIdx.x * slots;
   int count = lengths[blockIdx.x];
   for (unsigned c = threadIdx.x; c < d; c += THREADS) {
@@ -48,6 +49,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 extern "C" __global__ void __launch_bounds__(THREADS)
     reward_towers(const float* __restrict__ hidden, const float* __restrict__ tails, unsigned rows,
                   float* __restrict__ out) {
+  begin_kernel();
   __shared__ MlpShared mlp;
   __shared__ float staged[WARPS][MLP_IN];
   unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, tower = blockIdx.y;

@@ -15,6 +15,7 @@ constexpr int ROWS_PER_BLOCK = THREADS / LANES;
 extern "C" __global__ void __launch_bounds__(THREADS)
     rms_norm_f32(const float* __restrict__ x, const float* __restrict__ weight, float eps,
                  unsigned rows, unsigned d, float* __restrict__ y) {
+  begin_kernel();
   unsigned row = blockIdx.x * ROWS_PER_BLOCK + threadIdx.x / LANES;
   // Both half-warps take part in the sum; the one without a row has an empty one.
   unsigned count = row < rows ? d : 0;

@@ -55,6 +55,7 @@ PTX_FN float weight_sum(float weight) {
 extern "C" __global__ void __launch_bounds__(THREADS)
     segment_attention(const float* __restrict__ qkv, const int* __restrict__ lengths, float scale,
                       unsigned slots, unsigned head, float* __restrict__ out) {
+  begin_kernel();
   DYN_SMEM(shared);
   unsigned stride = head + 1;  // Odd for even heads: the lanes' keys lie in different banks.
   float* keys = reinterpret_cast<float*>(shared);

@@ -16,6 +16,7 @@ constexpr int WARPS = 16;
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
     segment_mean(const float* __restrict__ x, const unsigned* __restrict__ offsets, unsigned d,
                  float* __restrict__ mean) {
+  begin_kernel();
   __shared__ float parts[WARPS][32];
   unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   unsigned column = blockIdx.x * 32 + lane;

@@ -214,6 +214,7 @@ select_beams(const unsigned* __restrict__ nodes, const unsigned* __restrict__ ad
        unsigned* progress, unsigned* beams, double* sums, unsigned* rows, unsigned* chosen,
        double* chosen_ln_z, unsigned* tokens, unsigned* position, unsigned n, unsigned layers,
        unsigned codes, unsigned positions, unsigned first_code_token, unsigned boi) {
+  begin_kernel();
   DYN_SMEM(shared);
   __shared__ TopScratch scratch;
   __shared__ unsigned filled, active_in_warp[32];

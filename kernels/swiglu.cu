@@ -36,6 +36,7 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
     swiglu_64(const float* __restrict__ x, const float* __restrict__ weight,
               const __nv_bfloat16* __restrict__ w, __nv_bfloat16* __restrict__ hidden, unsigned m,
               unsigned ffn, unsigned d, float eps, unsigned tiles_per_block) {
+  begin_kernel();
   swiglu<64>({x, weight, nullptr, m, d, eps}, w, hidden, ffn, tiles_per_block);
 }
 
@@ -43,5 +44,6 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
     swiglu_128(const float* __restrict__ x, const float* __restrict__ weight,
                const __nv_bfloat16* __restrict__ w, __nv_bfloat16* __restrict__ hidden, unsigned m,
                unsigned ffn, unsigned d, float eps, unsigned tiles_per_block) {
+  begin_kernel();
   swiglu<128>({x, weight, nullptr, m, d, eps}, w, hidden, ffn, tiles_per_block);
 }
