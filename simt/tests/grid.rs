@@ -90,6 +90,56 @@ fn every_block_sees_what_others_did_before_the_barrier() {
     }
 }
 
+/// The counters are as they were after each launch: the second begins where the first began.
+#[test]
+fn a_team_shares_the_units_of_each_round() {
+    const THREADS: usize = 64;
+    for emulator in emulators() {
+        for (blocks, units, rounds) in [(1, 3, 2), (2, 5, 3), (3, 1, 1), (8, 9, 4), (8, 8, 3)] {
+            let values = counted(units * THREADS);
+            let wanted = rounds_of(&rounds_of(&values, THREADS, rounds), THREADS, rounds);
+            for clusters in [false, true] {
+                let x = Floats::new(&emulator, &values);
+                let other = Floats::zeros(&emulator, values.len());
+                let counters = Floats::zeros(&emulator, 2);
+                let what = format!("{blocks} blocks, {units} units, clusters {clusters}, {emulator:?}");
+                for (from, to) in [(&x, &other), if rounds % 2 == 1 { (&other, &x) } else { (&x, &other) }] {
+                    let words = [from, to, &counters].map(Floats::argument);
+                    let counts = [(units as u32).to_ne_bytes(), rounds.to_ne_bytes()];
+                    let [a, b, c] = words.each_ref().map(|word| word.as_slice());
+                    let [d, e] = counts.each_ref().map(|count| count.as_slice());
+                    let (grid, block, shared) =
+                        ([blocks as u32, 1, 1], [THREADS as u32, 1, 1], 4 * THREADS as u32);
+                    // SAFETY: the arrays have a float for each thread of each unit.
+                    let run = unsafe {
+                        match clusters {
+                            true => emulator.launch_clusters(
+                                "team_of_a_cluster",
+                                grid,
+                                block,
+                                blocks as u32,
+                                shared,
+                                &[a, b, d, e],
+                            ),
+                            false => emulator.launch_cooperative(
+                                "team_of_a_grid",
+                                grid,
+                                block,
+                                1,
+                                shared,
+                                &[a, b, c, d, e],
+                            ),
+                        }
+                    };
+                    run.unwrap_or_else(|fault| panic!("{what}: {fault}"));
+                    assert_eq!(counters.values(), [0.0; 2], "{what}");
+                }
+                assert_eq!(x.values(), wanted, "{what}");
+            }
+        }
+    }
+}
+
 #[test]
 fn fences_and_atomics_make_a_barrier() {
     for emulator in emulators() {

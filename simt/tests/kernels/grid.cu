@@ -1,5 +1,5 @@
 // Cooperative launches: what every block writes reaches every other behind a grid barrier.
-#include "../../../kernels/grid.cuh"
+#include "../../../kernels/team.cuh"
 
 #ifdef HOPPER
 
@@ -50,6 +50,37 @@ extern "C" __global__ void grid_of_clusters(const float* x, float* passed, float
   cluster_wait();
   grid_barrier(counter, 0);
   y[blockIdx.x * 64 + t] = passed[(blockIdx.x + size) % gridDim.x * 64 + t];
+}
+
+// In each round every unit u of x [units][blockDim.x] becomes unit u + 1 of the round before, plus
+// 1, dealt out over the team's blocks. `other` is as large, and holds the result after an odd number
+// of rounds. Blocks pass a unit through shared memory, 4 * blockDim.x bytes, in the reverse order.
+template <class Team>
+PTX_FN void team_rounds(Team team, float* x, float* other, unsigned units, unsigned rounds) {
+  DYN_SMEM(bytes);
+  float* row = reinterpret_cast<float*>(bytes);
+  const unsigned t = threadIdx.x, threads = blockDim.x;
+  for (unsigned round = 0; round < rounds; round++) {
+    const float* from = round % 2 ? other : x;
+    float* to = round % 2 ? x : other;
+    share(team, units, [=](unsigned unit) {
+      row[threads - 1 - t] = from[(unit + 1) % units * threads + t];
+      __syncthreads();
+      to[unit * threads + t] = row[t] + 1;
+    });
+    team.sync();
+  }
+  team.leave();
+}
+
+extern "C" __global__ void team_of_a_grid(float* x, float* other, unsigned* counters,
+                                          unsigned units, unsigned rounds) {
+  team_rounds(GridTeam{counters}, x, other, units, rounds);
+}
+
+extern "C" __global__ void team_of_a_cluster(float* x, float* other, unsigned units,
+                                             unsigned rounds) {
+  team_rounds(ClusterTeam{}, x, other, units, rounds);
 }
 
 #endif  // HOPPER
