@@ -25,7 +25,7 @@ PTX_FN void attention(const __nv_bfloat16* qkv, const unsigned* offsets, __nv_bf
   const __nv_bfloat16* q = qkv + first * stride + head;
   DYN_SMEM(smem);
   Flash<HEAD> flash;
-  flash.run(smem_u32(smem), q, stride, row0, rows, q + d, q + 2 * d, stride, rows);
+  flash.run(WholeBlock{}, smem_u32(smem), q, stride, row0, rows, q + d, q + 2 * d, stride, rows);
   flash.join_sums();
   flash.store(out + first * d + head, d, row0, rows);
 }

@@ -8,15 +8,9 @@
 //
 // Grid (ceil(t / 8)), 256 threads: a warp a token. 2 d bytes in for each row taken, 4 d out; no
 // FLOP worth counting.
-#include "ptx.cuh"
+#include "embed.cuh"
 
 constexpr int EMBED_WARPS = 8;
-
-// The two columns of a row from `column` on.
-PTX_FN float2 row_pair(const __nv_bfloat16* table, unsigned row, unsigned d, unsigned column) {
-  const uint32_t pair = *reinterpret_cast<const uint32_t*>(table + (size_t)row * d + column);
-  return make_float2(bf16_low(pair), bf16_high(pair));
-}
 
 extern "C" __global__ void __launch_bounds__(EMBED_WARPS * 32)
     embed(const __nv_bfloat16* __restrict__ table, const unsigned* __restrict__ token,
@@ -24,10 +18,7 @@ extern "C" __global__ void __launch_bounds__(EMBED_WARPS * 32)
   begin_kernel();
   const unsigned t = blockIdx.x * EMBED_WARPS + (threadIdx.x >> 5);
   if (t >= tokens) return;
-  const unsigned row = token[t];
-  for (unsigned column = (threadIdx.x & 31) * 2; column < d; column += 64) {
-    *reinterpret_cast<float2*>(x + (size_t)t * d + column) = row_pair(table, row, d, column);
-  }
+  embed_token(table, token[t], x + (size_t)t * d, d);
 }
 
 extern "C" __global__ void __launch_bounds__(EMBED_WARPS * 32)

@@ -1,11 +1,11 @@
 // Attention of 64 query rows over a run of keys, one head: the core of attention.cu and
-// beam_attention.cu.
+// beam_attention.cuh.
 //
-// Four warps have 16 query rows each, in fragments. Keys and values come in tiles of 64 rows
-// through two stages of cp.async, so that a tile is copied while the one before is met. Softmax is
-// online: a running maximum, sums that are rescaled when it grows. The maximum is rounded up to a
-// whole power of two, so that rescaling moves exponents alone, and how weights are rounded does not
-// depend on the tiles. Scores and sums are f32; the weights are rounded to bf16 for their product
+// Four warps, a block or the first or second half of one, have 16 query rows each, in fragments.
+// Keys and values come in tiles of 64 rows through two stages of cp.async, so that a tile is copied
+// while the one before is met. Softmax is online: a running maximum, sums that are rescaled when it
+// grows. The maximum is rounded up to a whole power of two, so that rescaling moves exponents alone,
+// and how weights are rounded does not depend on the tiles. Scores and sums are f32; the weights are rounded to bf16 for their product
 // with the values.
 //
 // A row's result depends on its query and on the keys in their order, tile by tile from the first:
@@ -16,6 +16,23 @@
 
 constexpr int FLASH_ROWS = 64;
 constexpr int FLASH_THREADS = 128;
+
+// The thread and the warp among the four warps.
+PTX_FN int flash_thread() { return threadIdx.x % FLASH_THREADS; }
+PTX_FN int flash_warp() { return flash_thread() >> 5; }
+
+// How the four warps wait for each other where they are a block.
+struct WholeBlock {
+  PTX_FN void sync(LOC0) const { EMU(__syncthreads(loc), __syncthreads()); }
+};
+
+// Where they are a half of one: barrier 1 is the first half's, barrier 2 the second's.
+struct HalfBlock {
+  PTX_FN void sync(LOC0) const {
+    const int barrier = 1 + threadIdx.x / FLASH_THREADS;
+    EMU(bar_sync(barrier, FLASH_THREADS, loc), bar_sync(barrier, FLASH_THREADS));
+  }
+};
 
 // A tile of 64 rows of HEAD columns. 64 columns or less: rows of HEAD * 2 bytes one after the
 // other; 128: two tiles of 64 columns. The 16-byte chunks of a row are permuted so that eight rows
@@ -37,7 +54,7 @@ struct HeadTile {
                           unsigned rows) {
 #pragma unroll
     for (int i = 0; i < FLASH_ROWS * CHUNKS / FLASH_THREADS; i++) {
-      const int place = threadIdx.x + i * FLASH_THREADS, row = place / CHUNKS,
+      const int place = flash_thread() + i * FLASH_THREADS, row = place / CHUNKS,
                 chunk = place % CHUNKS;
       const bool inside = row0 + row < rows;
       cp_async16(at(tile, row, chunk), source + (inside ? (row0 + row) * stride + chunk * 8 : 0),
@@ -62,11 +79,12 @@ struct Flash {
   float sum[2] = {0, 0};                  // this lane's share of the sum of weights
 
   // Attends rows [row0, row0 + 64) of the `q_rows` of `q` to `keys` > 0 rows of `k` and `v`, which
-  // are `kv_stride` elements apart. `smem` holds FLASH_BYTES<HEAD>.
-  PTX_FN void run(uint32_t smem, const __nv_bfloat16* q, size_t q_stride, unsigned row0,
-                  unsigned q_rows, const __nv_bfloat16* k, const __nv_bfloat16* v, size_t kv_stride,
-                  unsigned keys) {
-    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  // are `kv_stride` elements apart. `smem` holds FLASH_BYTES<HEAD>, and `warps` says whose it is.
+  template <class Warps>
+  PTX_FN void run(Warps warps, uint32_t smem, const __nv_bfloat16* q, size_t q_stride,
+                  unsigned row0, unsigned q_rows, const __nv_bfloat16* k, const __nv_bfloat16* v,
+                  size_t kv_stride, unsigned keys) {
+    const int warp = flash_warp(), lane = threadIdx.x & 31;
     const int tiles = (keys + FLASH_ROWS - 1) / FLASH_ROWS;
     const uint32_t stages = smem + Tile::BYTES;
     auto load = [&](int tile) {
@@ -83,7 +101,7 @@ struct Flash {
       cp_async_wait<0>();
       // All threads' copies of this tile are there, and all are done with the stage that is
       // refilled next.
-      __syncthreads();
+      warps.sync();
       if (tile + 1 < tiles) load(tile + 1);
       if (tile == 0) {
 #pragma unroll
@@ -112,7 +130,7 @@ struct Flash {
 
   // out / sum, after join_sums, to rows [row0, rows) of `to`, `stride` elements apart.
   PTX_FN void store(__nv_bfloat16* to, size_t stride, unsigned row0, unsigned rows) const {
-    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+    const int warp = flash_warp(), lane = threadIdx.x & 31;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       const unsigned row = row0 + warp * 16 + r * 8 + (lane >> 2);

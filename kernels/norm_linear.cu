@@ -18,51 +18,7 @@
 // and give the same bits. FLOP 2 m n d. Bytes from L2 per block: 256 d for the rows (read twice), 2
 // d per weight row. A block makes as many tiles of weights as the launch says: many save norms
 // where m is large, one where few rows leave the card idle.
-#include "norm_product.cuh"
-#include "store.cuh"
-
-// Slots in which the two halves of each head of 32 << shift columns lie 16 apart; shift 0 changes
-// no order.
-struct HeadSlots {
-  unsigned shift;
-
-  PTX_FN unsigned operator()(unsigned slot) const {
-    const unsigned pair = slot >> 5, head = pair >> shift, run = pair & ((1u << shift) - 1);
-    return (head << (5 + shift)) + ((slot >> 4 & 1) << (4 + shift)) + (run << 4) + (slot & 15);
-  }
-};
-
-struct Rotary {
-  const float* angles;
-  const unsigned* position;
-  unsigned position_stride, rotated, shift;
-
-  // Turns the pair of columns `column` and `column + head_size / 2` of row `row`.
-  PTX_FN void turn(unsigned row, unsigned column, float& low, float& high) const {
-    const unsigned half = 16u << shift;
-    const float* angle = angles + (size_t)position[row * position_stride] * half * 2;
-    const float cosine = angle[column & (half - 1)], sine = angle[half + (column & (half - 1))];
-    const float x = low, y = high;
-    low = fmaf(x, cosine, -__fmul_rn(y, sine));
-    high = fmaf(y, cosine, __fmul_rn(x, sine));
-  }
-};
-
-template <int COLUMNS, class Store>
-PTX_FN void norm_linear(const NormedRows& rows, const __nv_bfloat16* w, Store store, unsigned n,
-                        Rotary rotary, unsigned tiles_per_block) {
-  const HeadSlots column_of{rotary.shift};
-  norm_product<COLUMNS>(rows, w, n, tiles_per_block, column_of,
-                        [=](unsigned row, unsigned slot, float a, float b, float c, float d) {
-                          const unsigned low = column_of(slot), high = column_of(slot + 16);
-                          if (low < rotary.rotated) {
-                            rotary.turn(row, low, a, c);
-                            rotary.turn(row, low + 1, b, d);
-                          }
-                          store_pair(store, row, n, low, a, b);
-                          store_pair(store, row, n, high, c, d);
-                        });
-}
+#include "norm_linear.cuh"
 
 extern "C" __global__ void __launch_bounds__(NORM_THREADS)
     norm_linear_f32_64(const float* __restrict__ x, const float* __restrict__ weight,
@@ -72,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
                        unsigned rotated, unsigned head_shift, unsigned position_stride,
                        unsigned tiles_per_block) {
   begin_kernel();
-  norm_linear<64>({x, weight, normed, m, d, eps}, w, StoreF32{y}, n,
+  norm_linear<64>(own_place(), {x, weight, normed, m, d, eps}, w, StoreF32{y}, n,
                   {angles, position, position_stride, rotated, head_shift}, tiles_per_block);
 }
 
@@ -84,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
                         unsigned rotated, unsigned head_shift, unsigned position_stride,
                         unsigned tiles_per_block) {
   begin_kernel();
-  norm_linear<128>({x, weight, normed, m, d, eps}, w, StoreF32{y}, n,
+  norm_linear<128>(own_place(), {x, weight, normed, m, d, eps}, w, StoreF32{y}, n,
                    {angles, position, position_stride, rotated, head_shift}, tiles_per_block);
 }
 
@@ -96,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
                         float eps, unsigned rotated, unsigned head_shift, unsigned position_stride,
                         unsigned tiles_per_block) {
   begin_kernel();
-  norm_linear<64>({x, weight, normed, m, d, eps}, w, StoreBf16{y}, n,
+  norm_linear<64>(own_place(), {x, weight, normed, m, d, eps}, w, StoreBf16{y}, n,
                   {angles, position, position_stride, rotated, head_shift}, tiles_per_block);
 }
 
@@ -108,6 +64,6 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
                          float eps, unsigned rotated, unsigned head_shift, unsigned position_stride,
                          unsigned tiles_per_block) {
   begin_kernel();
-  norm_linear<128>({x, weight, normed, m, d, eps}, w, StoreBf16{y}, n,
+  norm_linear<128>(own_place(), {x, weight, normed, m, d, eps}, w, StoreBf16{y}, n,
                    {angles, position, position_stride, rotated, head_shift}, tiles_per_block);
 }

@@ -1,5 +1,5 @@
-// RMSNorm and a product with the normed rows in one kernel: the core of norm_linear.cu and
-// swiglu.cu.
+// RMSNorm and a product with the normed rows in one kernel: the core of norm_linear.cuh and
+// swiglu.cuh.
 //
 // A block norms 64 rows of x, rounds them to bf16 and keeps them in shared memory. The weights'
 // rows stream past them through a ring of cp.async, in tiles of COLUMNS (64 or 128) rows, as many
@@ -11,14 +11,15 @@
 // slots `finish(row, slot, s[slot], s[slot + 1], s[slot + 16], s[slot + 17])` is called, slot even.
 // It is called for every row below m and every slot, also those past the end.
 //
-// Grid (ceil(tiles / tiles_per_block), ceil(m / 64)), 256 threads, dynamic shared memory for 64
-// rows of d rounded up to 64, plus 32 KiB: 160 KiB for d = 1024, the largest, and 96 KiB for d =
-// 512, the largest where a block may have no more than 99 KiB.
+// `place` is of a grid (ceil(tiles / tiles_per_block), ceil(m / 64)). 256 threads, dynamic shared
+// memory for 64 rows of d rounded up to 64, plus 32 KiB: 160 KiB for d = 1024, the largest, and 96
+// KiB for d = 512, the largest where a block may have no more than 99 KiB.
 //
 // An element is one sequence of mma.m16n8k16 over the columns from 0 up, the same for every COLUMNS
 // and grid.
 #pragma once
 
+#include "place.cuh"
 #include "row_norm.cuh"
 #include "tile.cuh"
 
@@ -30,7 +31,7 @@ constexpr int NORM_RING_BYTES = 32 * 1024;
 struct NormedRows {
   const float* x;       // [m, d], d even
   const float* weight;  // [d]; null: the rows are taken as they are
-  float* normed;        // [m, d] or null: where block 0 of a row of blocks stores the normed rows
+  float* normed;        // [m, d] or null: where place 0 of a row of blocks stores the normed rows
   unsigned m, d;
   float eps;
 };
@@ -58,7 +59,7 @@ PTX_FN void norm_rows(unsigned char* tiles, const NormedRows& rows, unsigned row
         if (r < count && column < d) {
           pair = *reinterpret_cast<const float2*>(x + (size_t)r * d + column);
           pair = make_float2(pair.x * scale[r] * gain.x, pair.y * scale[r] * gain.y);
-          if (rows.normed && blockIdx.x == 0) {
+          if (rows.normed) {
             *reinterpret_cast<float2*>(rows.normed + (size_t)(first + r) * d + column) = pair;
           }
         }
@@ -69,9 +70,14 @@ PTX_FN void norm_rows(unsigned char* tiles, const NormedRows& rows, unsigned row
   }
 }
 
+// Dynamic shared memory of a block.
+PTX_FN unsigned norm_product_bytes(unsigned d) {
+  return (d + TILE_COLUMNS - 1) / TILE_COLUMNS * NORM_TILE_BYTES + NORM_RING_BYTES;
+}
+
 // `w` is bf16 [slots, d], d a multiple of 8.
 template <int COLUMNS, class RowOf, class Finish>
-PTX_FN void norm_product(const NormedRows& rows, const __nv_bfloat16* w, unsigned slots,
+PTX_FN void norm_product(Place place, NormedRows rows, const __nv_bfloat16* w, unsigned slots,
                          unsigned tiles_per_block, RowOf row_of, Finish finish) {
   constexpr int STAGE_BYTES = COLUMNS * TILE_ROW_BYTES, STAGES = NORM_RING_BYTES / STAGE_BYTES;
   constexpr int WARPS_ACROSS = COLUMNS / 32, WARPS_DOWN = NORM_THREADS / 32 / WARPS_ACROSS;
@@ -79,10 +85,10 @@ PTX_FN void norm_product(const NormedRows& rows, const __nv_bfloat16* w, unsigne
   DYN_SMEM(smem);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int warp_row = warp % WARPS_DOWN * WARP_ROWS, warp_slot = warp / WARPS_DOWN * 32;
-  const unsigned row0 = blockIdx.y * NORM_ROWS;
+  const unsigned row0 = place.y * NORM_ROWS;
   const int chunks = (rows.d + TILE_COLUMNS - 1) / TILE_COLUMNS;
   const uint32_t normed = smem_u32(smem), ring = normed + chunks * NORM_TILE_BYTES;
-  const unsigned first_tile = blockIdx.x * tiles_per_block;
+  const unsigned first_tile = place.x * tiles_per_block;
   const unsigned tiles = min((slots + COLUMNS - 1) / COLUMNS - first_tile, tiles_per_block);
   const int steps = tiles * chunks;
 
@@ -97,6 +103,7 @@ PTX_FN void norm_product(const NormedRows& rows, const __nv_bfloat16* w, unsigne
   };
 
   for (int step = 0; step < STAGES - 1; step++) load(step);
+  if (place.x != 0) rows.normed = nullptr;
   norm_rows(smem, rows, row0);
   float sums[BLOCKS][4][4] = {};
   for (int step = 0; step < steps; step++) {

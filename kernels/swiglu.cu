@@ -11,33 +11,14 @@
 // (over 2 ffn slots), shared memory and the order of the sums: see norm_product.cuh; _64 and _128
 // are its COLUMNS and give the same bits. FLOP 4 m ffn d. Bytes out 2 m ffn instead of 8 m ffn for
 // two products in f32, and no separate norm.
-#include "norm_product.cuh"
-
-// For negative infinity 0, as the limit is.
-PTX_FN float silu(float z) {
-  const float bounded = z < -1e4f ? -1e4f : z;
-  return bounded / (1.0f + expf(-bounded));
-}
-
-template <int COLUMNS>
-PTX_FN void swiglu(const NormedRows& rows, const __nv_bfloat16* w, __nv_bfloat16* hidden,
-                   unsigned ffn, unsigned tiles_per_block) {
-  norm_product<COLUMNS>(
-      rows, w, 2 * ffn, tiles_per_block, [](unsigned slot) { return slot; },
-      [=](unsigned row, unsigned slot, float gate0, float gate1, float up0, float up1) {
-        const unsigned column = (slot >> 5) * 16 + (slot & 15);
-        if (column >= ffn) return;
-        *reinterpret_cast<uint32_t*>(hidden + (size_t)row * ffn + column) =
-            pack_bf16(silu(gate0) * up0, silu(gate1) * up1);
-      });
-}
+#include "swiglu.cuh"
 
 extern "C" __global__ void __launch_bounds__(NORM_THREADS)
     swiglu_64(const float* __restrict__ x, const float* __restrict__ weight,
               const __nv_bfloat16* __restrict__ w, __nv_bfloat16* __restrict__ hidden, unsigned m,
               unsigned ffn, unsigned d, float eps, unsigned tiles_per_block) {
   begin_kernel();
-  swiglu<64>({x, weight, nullptr, m, d, eps}, w, hidden, ffn, tiles_per_block);
+  swiglu<64>(own_place(), {x, weight, nullptr, m, d, eps}, w, hidden, ffn, tiles_per_block);
 }
 
 extern "C" __global__ void __launch_bounds__(NORM_THREADS)
@@ -45,5 +26,5 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
                const __nv_bfloat16* __restrict__ w, __nv_bfloat16* __restrict__ hidden, unsigned m,
                unsigned ffn, unsigned d, float eps, unsigned tiles_per_block) {
   begin_kernel();
-  swiglu<128>({x, weight, nullptr, m, d, eps}, w, hidden, ffn, tiles_per_block);
+  swiglu<128>(own_place(), {x, weight, nullptr, m, d, eps}, w, hidden, ffn, tiles_per_block);
 }
