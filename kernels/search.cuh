@@ -193,27 +193,4 @@ PTX_FN T warp_sum(T x) {
   return x;
 }
 
-// The maximum over the block, in all threads. `scratch` [32] is free again after the call.
-template <class T>
-PTX_FN T block_max(T x, T* scratch) {
-  x = warp_max(x);
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
-  __syncthreads();
-  for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) x = scratch[warp] > x ? scratch[warp] : x;
-  __syncthreads();
-  return x;
-}
-
-// The sum over the block, in all threads, of integers: their order does not matter.
-template <class T>
-PTX_FN T block_sum(T x, T* scratch) {
-  x = warp_sum(x);
-  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
-  __syncthreads();
-  T total = 0;
-  for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) total += scratch[warp];
-  __syncthreads();
-  return total;
-}
-
 }  // namespace search

@@ -1,5 +1,9 @@
 // The k highest of many elements, by a whole block: a radix select that starts at the first bit in
 // which the keys differ, and ends as soon as a digit divides the elements as asked.
+//
+// A pass over a digit takes one barrier: every warp reads the finished histogram for itself, and
+// there are three of them, by turns: one is counted, while the next is cleared and the last may
+// still be read.
 #pragma once
 
 #include "search.cuh"
@@ -44,100 +48,129 @@ struct Spread {
   }
 };
 
-// What a selection needs of static shared memory.
+// What selections need of shared memory.
 struct TopScratch {
-  unsigned histogram[DIGITS];
-  unsigned digit, above, equal;
+  alignas(16) unsigned histogram[3][DIGITS];
   Spread spread[32];
 };
 
-// That of all threads of the block, in all threads.
-PTX_FN Spread block_spread(Spread x, TopScratch& scratch) {
-  x = {warp_sum(x.present), warp_max(x.highest), warp_max(x.lowest_flipped)};
-  if (threadIdx.x % 32 == 0) scratch.spread[threadIdx.x / 32] = x;
-  __syncthreads();
-  Spread total{0, 0, 0};
-  for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) total.add(scratch.spread[warp]);
-  __syncthreads();
-  return total;
-}
+// The selections of a block, one after another. A barrier must stand between the constructor and the
+// first, and between two of them.
+class Top {
+ public:
+  PTX_FN explicit Top(TopScratch& scratch) : scratch_(scratch), turn_(0) { clear(0); }
 
-// Finds the digit that holds the need-th highest of the counted elements: the digit, the number of
-// elements above it, and of those that have it. Block-wide; the histogram is complete.
-PTX_FN void find_digit(TopScratch& scratch, unsigned need) {
-  constexpr unsigned EACH = DIGITS / 32;
-  if (threadIdx.x < 32) {
-    const unsigned top = DIGITS - 1 - threadIdx.x * EACH;  // this lane's digits, from the highest on
-    unsigned own = 0;
-    for (unsigned i = 0; i < EACH; ++i) own += scratch.histogram[top - i];
+  // The cut that leaves the `keep` > 0 best elements, or all if there are fewer. `each(visit)` calls
+  // visit(Ranked) for every element of this thread. Block-wide.
+  template <class Each>
+  PTX_FN Cut cut(unsigned keep, Each each) {
+    Spread spread{0, 0, 0};
+    each([&](const Ranked& x) { spread.add(x.key); });
+    spread = of_block(spread);
+    unsigned found = spread.present;
+    if (found <= keep) return {1, NONE};
+    const uint64_t highest = spread.highest, differ = highest ^ ~spread.lowest_flipped;
+    const unsigned bits = differ == 0 ? 0 : 64 - (unsigned)__clzll((long long)differ);
+
+    unsigned need = keep;
+    const uint64_t key =
+        narrow(bits, bits == 64 ? 0 : highest >> bits << bits, need, found, [&](auto count) {
+          each([&](const Ranked& x) {
+            if (x.key != 0) count(x.key);
+          });
+        });
+    if (found == need) return {key, NONE};
+    // Several elements have this very key: the lowest positions win.
+    const uint64_t flipped = narrow(32, 0, need, found, [&](auto count) {
+      each([&](const Ranked& x) {
+        if (x.key == key) count((uint32_t)~x.position);
+      });
+    });
+    return {key, (uint32_t)~flipped};
+  }
+
+ private:
+  // The digit that holds the need-th highest of the counted values, the number of values above it,
+  // and of those that have it.
+  struct Found {
+    unsigned digit, above, equal;
+  };
+
+  PTX_FN void clear(unsigned turn) {
+    for (unsigned i = threadIdx.x; i < DIGITS; i += blockDim.x) scratch_.histogram[turn % 3][i] = 0;
+  }
+
+  // That of all threads, in all threads.
+  PTX_FN Spread of_block(Spread x) {
+    x = {warp_sum(x.present), warp_max(x.highest), warp_max(x.lowest_flipped)};
+    if (threadIdx.x % 32 == 0) scratch_.spread[threadIdx.x / 32] = x;
+    __syncthreads();
+    Spread total{0, 0, 0};
+    for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) total.add(scratch_.spread[warp]);
+    return total;
+  }
+
+  // In a finished histogram. Warp-wide.
+  PTX_FN static Found find(const unsigned* histogram, unsigned need) {
+    constexpr unsigned EACH = DIGITS / 32;
+    const unsigned lane = threadIdx.x % 32, low = DIGITS - (lane + 1) * EACH;
+    unsigned counts[EACH], own = 0;  // of this lane's digits; lane 0 has the highest
+#pragma unroll
+    for (unsigned i = 0; i < EACH; i += 4) {
+      const uint4 four = *reinterpret_cast<const uint4*>(histogram + low + i);
+      counts[i] = four.x;
+      counts[i + 1] = four.y;
+      counts[i + 2] = four.z;
+      counts[i + 3] = four.w;
+      own += four.x + four.y + four.z + four.w;
+    }
     unsigned upto = own;
 #pragma unroll
     for (unsigned lanes = 1; lanes < 32; lanes *= 2) {
       const unsigned other = __shfl_up_sync(0xffffffff, upto, lanes);
-      if (threadIdx.x >= lanes) upto += other;
+      if (lane >= lanes) upto += other;
     }
     unsigned above = upto - own;
-    if (above < need && need <= upto) {
-      unsigned digit = top;
-      while (above + scratch.histogram[digit] < need) above += scratch.histogram[digit--];
-      scratch.digit = digit;
-      scratch.above = above;
-      scratch.equal = scratch.histogram[digit];
+    const bool mine = above < need && need <= upto;
+    Found found{0, 0, 0};
+#pragma unroll
+    for (unsigned i = EACH; i-- > 0;) {
+      if (above < need && need <= above + counts[i]) found = {low + i, above, counts[i]};
+      above += counts[i];
     }
+    const int owner = __ffs((int)__ballot_sync(0xffffffff, mine)) - 1;
+    return {__shfl_sync(0xffffffff, found.digit, owner), __shfl_sync(0xffffffff, found.above, owner),
+            __shfl_sync(0xffffffff, found.equal, owner)};
   }
-  __syncthreads();
-}
 
-// Narrows `need` elements down to one value of `bits` bits: of the elements for which value(i, v)
-// gives a v, those whose v is higher than the result all count among the need highest. Returns the
-// value; `need` becomes the number wanted of those that have it, `found` theirs. Block-wide.
-template <class Value>
-PTX_FN uint64_t narrow(unsigned count, unsigned bits, uint64_t known, unsigned& need,
-                       unsigned& found, TopScratch& scratch, Value value) {
-  while (bits > 0 && found != need) {
-    const unsigned width = bits < DIGIT_BITS ? bits : DIGIT_BITS;
-    bits -= width;
-    for (unsigned i = threadIdx.x; i < DIGITS; i += blockDim.x) scratch.histogram[i] = 0;
-    __syncthreads();
-    for (unsigned i = threadIdx.x; i < count; i += blockDim.x) {
-      uint64_t v;
-      // Two shifts: one by all 64 bits is not defined.
-      if (value(i, v) && ((v ^ known) >> bits >> width) == 0)
-        atomicAdd(&scratch.histogram[(v >> bits) & ((1u << width) - 1)], 1u);
+  // Narrows `need` values down to one of `bits` bits: those that are higher than the result all
+  // count among the need highest. Returns the value; `need` becomes the number wanted of those that
+  // have it, `found` theirs. `each(count)` calls count(v) for every value of this thread; above
+  // `bits` only those that are as `known` are looked at. Block-wide.
+  template <class Each>
+  PTX_FN uint64_t narrow(unsigned bits, uint64_t known, unsigned& need, unsigned& found, Each each) {
+    while (bits > 0 && found != need) {
+      const unsigned width = bits < DIGIT_BITS ? bits : DIGIT_BITS;
+      bits -= width;
+      unsigned* histogram = scratch_.histogram[turn_ % 3];
+      each([&](uint64_t v) {
+        // Two shifts: one by all 64 bits is not defined.
+        if (((v ^ known) >> bits >> width) == 0)
+          atomicAdd(&histogram[(v >> bits) & ((1u << width) - 1)], 1u);
+      });
+      clear(turn_ + 1);
+      __syncthreads();
+      const Found at = find(histogram, need);
+      known |= (uint64_t)at.digit << bits;
+      need -= at.above;
+      found = at.equal;
+      ++turn_;
     }
-    __syncthreads();
-    find_digit(scratch, need);
-    known |= (uint64_t)scratch.digit << bits;
-    need -= scratch.above;
-    found = scratch.equal;
-    __syncthreads();
+    return known;
   }
-  return known;
-}
 
-// The cut that leaves the `keep` > 0 best of the elements at(0) .. at(count - 1), or all if there
-// are fewer. Block-wide.
-template <class At>
-PTX_FN Cut cut_of(unsigned count, unsigned keep, TopScratch& scratch, At at) {
-  Spread spread{0, 0, 0};
-  for (unsigned i = threadIdx.x; i < count; i += blockDim.x) spread.add(at(i).key);
-  spread = block_spread(spread, scratch);
-  unsigned found = spread.present;
-  if (found <= keep) return {1, NONE};
-  const uint64_t highest = spread.highest, differ = highest ^ ~spread.lowest_flipped;
-  const unsigned bits = differ == 0 ? 0 : 64 - (unsigned)__clzll((long long)differ);
-
-  unsigned need = keep;
-  const uint64_t key = narrow(count, bits, bits == 64 ? 0 : highest >> bits << bits, need, found, scratch,
-                              [&](unsigned i, uint64_t& v) { return (v = at(i).key) != 0; });
-  if (found == need) return {key, NONE};
-  // Several elements have this very key: the lowest positions win.
-  const uint64_t flipped = narrow(count, 32, 0, need, found, scratch, [&](unsigned i, uint64_t& v) {
-    const Ranked x = at(i);
-    v = (uint32_t)~x.position;
-    return x.key == key;
-  });
-  return {key, (uint32_t)~flipped};
-}
+  TopScratch& scratch_;
+  unsigned turn_;
+};
 
 }  // namespace search
