@@ -34,6 +34,7 @@ pub mod norm;
 pub mod norm_linear;
 mod norm_product;
 pub mod payment;
+pub mod product_hopper;
 pub mod quantize;
 pub mod reward;
 pub mod reward_choice;

@@ -2,10 +2,10 @@
 
 use bidslate::cuda::launch::Buffer;
 use bidslate::cuda::linear::{Output, Product};
-use bidslate::cuda::linear_hopper::linear_hopper;
+use bidslate::cuda::linear_hopper::{Height, Tiling, linear_hopper, linear_hopper_in};
 use half::bf16;
 
-use crate::linear::Case;
+use crate::linear::{Case, Code};
 use crate::setup::*;
 use crate::streams::hopper_streams;
 
@@ -13,13 +13,27 @@ use crate::streams::hopper_streams;
 const SIZES: [(usize, usize, usize); 7] =
     [(0, 5, 8), (1, 1, 8), (3, 5, 64), (129, 127, 72), (64, 130, 200), (200, 257, 328), (65, 8, 1024)];
 
+const fn tiling(height: Height, cluster: usize) -> Tiling {
+    Tiling { height, cluster }
+}
+
+const LOW: Code = |stream, product, y| linear_hopper_in(stream, tiling(Height::Low, 1), product, y);
+const HIGH: Code = |stream, product, y| linear_hopper_in(stream, tiling(Height::High, 1), product, y);
+/// Blocks that share rows of x.
+const SHARED: Code = |stream, product, y| linear_hopper_in(stream, tiling(Height::High, 2), product, y);
+const LOW_SHARED: Code = |stream, product, y| linear_hopper_in(stream, tiling(Height::Low, 4), product, y);
+
 #[test]
-fn a_product_is_near_the_reference() {
+fn a_product_is_near_the_reference_in_tiles_of_every_height() {
     let mut inputs = Inputs::new();
     for size in SIZES {
         let case = Case::new(&mut inputs, size);
+        let mut bits: Option<Vec<f32>> = None;
         for stream in hopper_streams() {
-            case.check(&stream, linear_hopper);
+            for code in [LOW, HIGH, SHARED, LOW_SHARED] {
+                let sums = case.check(&stream, code);
+                assert_same(&sums, bits.get_or_insert_with(|| sums.clone()), &stream.describe());
+            }
         }
     }
 }
@@ -29,9 +43,9 @@ fn a_row_gives_the_same_bits_alone() {
     let mut inputs = Inputs::new();
     let case = Case::new(&mut inputs, (150, 70, 136));
     for stream in hopper_streams() {
-        let all = case.f32(&stream, linear_hopper, 0..case.m);
+        let all = case.f32(&stream, HIGH, 0..case.m);
         for row in [0, 64, 127, 128, 149] {
-            let alone = case.f32(&stream, linear_hopper, row..row + 1);
+            let alone = case.f32(&stream, LOW, row..row + 1);
             assert_same(&alone, &all[row * case.n..(row + 1) * case.n], &format!("row {row}"));
         }
     }
