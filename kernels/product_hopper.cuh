@@ -11,8 +11,8 @@
 // memory. The ring has 96 KiB, four stages for 64 rows and three for 128, so that two blocks share
 // a multiprocessor: products of the one run beside the epilogue of the other.
 //
-// The blocks of a cluster have the same rows of x. Each copies 1 / C of them to all C, so a stage is
-// full when the bytes of all C are there, and empty when the warps of all C have waited for the
+// The blocks of a cluster have the same rows of x. Each copies 1 / C of them to all C, so a stage
+// is full when the bytes of all C are there, and empty when the warps of all C have waited for the
 // products that read it. A warp says so only of stages that are filled again: then nobody reaches
 // for the shared memory of a block that has ended.
 //
@@ -55,6 +55,13 @@ PTX_FN float4 run_sums(const Sums& sums, int run, int half) {
 
 PTX_FN uint2 pack_bf16(float4 four) {
   return make_uint2(pack_bf16(four.x, four.y), pack_bf16(four.z, four.w));
+}
+
+// Where an epilogue loads: what comes after is not moved before, for want of registers.
+PTX_FN void settle(Sums& sums) {
+#ifdef HOPPER
+  wgmma_settle(sums);
+#endif
 }
 
 #ifdef HOPPER

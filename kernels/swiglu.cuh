@@ -3,12 +3,7 @@
 #pragma once
 
 #include "norm_product.cuh"
-
-// For negative infinity 0, as the limit is.
-PTX_FN float silu(float z) {
-  const float bounded = z < -1e4f ? -1e4f : z;
-  return bounded / (1.0f + expf(-bounded));
-}
+#include "silu.cuh"
 
 template <int COLUMNS>
 PTX_FN void swiglu(Place place, const NormedRows& rows, const __nv_bfloat16* w,

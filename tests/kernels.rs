@@ -38,6 +38,12 @@ mod linear;
 mod linear_f32;
 #[path = "kernels/linear_hopper.rs"]
 mod linear_hopper;
+#[path = "kernels/linear_norm_hopper.rs"]
+mod linear_norm_hopper;
+#[path = "kernels/linear_rotary_hopper.rs"]
+mod linear_rotary_hopper;
+#[path = "kernels/linear_swiglu_hopper.rs"]
+mod linear_swiglu_hopper;
 #[path = "kernels/list_slots.rs"]
 mod list_slots;
 #[path = "kernels/norm.rs"]

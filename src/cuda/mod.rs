@@ -26,6 +26,9 @@ pub mod launch;
 pub mod linear;
 pub mod linear_f32;
 pub mod linear_hopper;
+pub mod linear_norm_hopper;
+pub mod linear_rotary_hopper;
+pub mod linear_swiglu_hopper;
 pub mod list_slots;
 pub mod lists;
 pub mod mlp;
@@ -65,6 +68,9 @@ pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
         linear::KERNELS,
         linear_f32::KERNELS,
         linear_hopper::KERNELS,
+        linear_norm_hopper::KERNELS,
+        linear_rotary_hopper::KERNELS,
+        linear_swiglu_hopper::KERNELS,
         list_slots::KERNELS,
         norm::KERNELS,
         norm_linear::KERNELS,

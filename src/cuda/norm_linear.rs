@@ -179,16 +179,16 @@ pub fn norm_linear_in(
 }
 
 /// A [`Rotation`] as the kernels take it.
-struct Turn {
-    angles: Ptr<f32>,
-    position: Ptr<u32>,
-    stride: u32,
-    columns: u32,
-    shift: u32,
+pub(super) struct Turn {
+    pub(super) angles: Ptr<f32>,
+    pub(super) position: Ptr<u32>,
+    pub(super) stride: u32,
+    pub(super) columns: u32,
+    pub(super) shift: u32,
 }
 
 impl Turn {
-    fn new(rotation: Option<Rotation>, n: usize) -> Self {
+    pub(super) fn new(rotation: Option<Rotation>, n: usize) -> Self {
         let Some(Rotation { columns, head_size, angles, positions }) = rotation else {
             return Self { angles: Ptr::NULL, position: Ptr::NULL, stride: 0, columns: 0, shift: 0 };
         };

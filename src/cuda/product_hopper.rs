@@ -38,7 +38,9 @@ impl Tiling {
     pub fn of(m: usize, n: usize) -> Self {
         match Height::of(m, n) {
             Height::Low => Self { height: Height::Low, cluster: 1 },
-            Height::High if n.div_ceil(COLUMNS).is_multiple_of(2) => Self { height: Height::High, cluster: 2 },
+            Height::High if n.div_ceil(COLUMNS).is_multiple_of(2) => {
+                Self { height: Height::High, cluster: 2 }
+            }
             Height::High => Self { height: Height::High, cluster: 1 },
         }
     }

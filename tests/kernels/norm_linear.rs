@@ -38,13 +38,13 @@ pub const TILINGS: [Tiling; 4] = [
     Tiling { width: Width::Wide, tiles_per_block: 3 },
 ];
 
-struct Case {
-    size: (usize, usize, usize, usize, usize),
-    x: Vec<f32>,
+pub struct Case {
+    pub size: (usize, usize, usize, usize, usize),
+    pub x: Vec<f32>,
     weight: Vec<f32>,
-    w: Vec<bf16>,
-    positions: Vec<u32>,
-    rotary: Rotary,
+    pub w: Vec<bf16>,
+    pub positions: Vec<u32>,
+    pub rotary: Rotary,
 }
 
 /// What a run gives.
@@ -55,7 +55,7 @@ struct Run {
 }
 
 impl Case {
-    fn new(inputs: &mut Inputs, size: (usize, usize, usize, usize, usize)) -> Self {
+    pub fn new(inputs: &mut Inputs, size: (usize, usize, usize, usize, usize)) -> Self {
         let (m, n, d, head_size, _) = size;
         Self {
             size,
@@ -93,7 +93,7 @@ impl Case {
     }
 
     /// The projection of normed rows, and the scale of its error.
-    fn reference(&self, normed: &[f32]) -> (Vec<f64>, Vec<f64>) {
+    pub fn reference(&self, normed: &[f32]) -> (Vec<f64>, Vec<f64>) {
         let (m, n, d, head_size, heads) = self.size;
         let (x, w) = (wide(&rounded(normed)), wide_bf16(&self.w));
         let mut y = ops::linear::reference(&x, m, &w, d);

@@ -17,18 +17,18 @@ use crate::streams::streams;
 const SIZES: [(usize, usize, usize); 6] =
     [(0, 32, 64), (1, 16, 32), (3, 48, 40), (64, 96, 64), (65, 160, 96), (18, 192, 1024)];
 
-struct Case {
-    m: usize,
-    ffn: usize,
-    d: usize,
-    x: Vec<f32>,
+pub struct Case {
+    pub m: usize,
+    pub ffn: usize,
+    pub d: usize,
+    pub x: Vec<f32>,
     weight: Vec<f32>,
-    gate: Vec<bf16>,
-    up: Vec<bf16>,
+    pub gate: Vec<bf16>,
+    pub up: Vec<bf16>,
 }
 
 impl Case {
-    fn new(inputs: &mut Inputs, (m, ffn, d): (usize, usize, usize)) -> Self {
+    pub fn new(inputs: &mut Inputs, (m, ffn, d): (usize, usize, usize)) -> Self {
         let weight: Vec<f32> = inputs.numbers(d).iter().map(|w| 4.0 * w).collect();
         let (gate, up) = (narrow(&inputs.numbers(ffn * d)), narrow(&inputs.numbers(ffn * d)));
         Self { m, ffn, d, x: inputs.numbers(m * d), weight, gate, up }
@@ -47,7 +47,7 @@ impl Case {
     }
 
     /// The hidden rows of normed rows, and the largest error.
-    fn reference(&self, normed: &[f32]) -> (Vec<f64>, Vec<f64>) {
+    pub fn reference(&self, normed: &[f32]) -> (Vec<f64>, Vec<f64>) {
         let x = wide(&rounded(normed));
         let product = |x: &[f64], w: &[f64]| ops::linear::reference(x, self.m, w, self.d);
         let (gate, up) = (wide_bf16(&self.gate), wide_bf16(&self.up));
