@@ -1,11 +1,10 @@
-//! The blocks of [`crate::model::blocks`] on the GPU: sequences of launches over buffers fixed at load.
+//! The blocks of [`crate::model::blocks`] on the GPU, sequences of launches over buffers fixed at load: what all have, and
+//! those of the decoders. The encoder's are in [`super::encoder_block`].
 
 use std::sync::Arc;
 
 use half::bf16;
 
-use super::attention::attention;
-use super::attention_hopper::attention_hopper;
 use super::beam_attention::{BeamScratch, Beams, CrossKeys, beam_attention};
 use super::beam_attention_hopper::{Cluster, beam_attention_hopper};
 use super::beam_self_attention::{DecoderRows, SelfCache, beam_self_attention};
@@ -20,14 +19,14 @@ use crate::model::blocks::Shape;
 
 /// RMSNorm, then `down(silu(gate x) * up x)`, added to the residual.
 #[derive(Debug)]
-struct FeedForward {
+pub(super) struct FeedForward {
     norm: Buffer<f32>,
     gate_up: Matrix,
     down: Matrix,
 }
 
 impl FeedForward {
-    fn load(upload: Upload, prefix: &str, shape: Shape) -> Result<Self, DeviceError> {
+    pub(super) fn load(upload: Upload, prefix: &str, shape: Shape) -> Result<Self, DeviceError> {
         let rounded = |part: &str| -> Vec<bf16> {
             let weight = upload.weights.f32(&format!("{prefix}.ffn.{part}_proj.weight"));
             weight.iter().map(|&x| bf16::from_f32(x)).collect()
@@ -40,7 +39,7 @@ impl FeedForward {
         })
     }
 
-    fn run(
+    pub(super) fn run(
         &self,
         stream: &dyn Stream,
         shape: Shape,
@@ -52,21 +51,21 @@ impl FeedForward {
         self.down.multiply(stream, hidden.ptr(), m, Output::Add(x))
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.norm.bytes() + self.gate_up.bytes() + self.down.bytes()
     }
 }
 
 /// RMSNorm and the projections of self-attention.
 #[derive(Debug)]
-struct SelfAttention {
+pub(super) struct SelfAttention {
     norm: Buffer<f32>,
     qkv: Matrix,
-    out: Matrix,
+    pub(super) out: Matrix,
 }
 
 impl SelfAttention {
-    fn load(upload: Upload, prefix: &str, attn: &str, shape: Shape) -> Result<Self, DeviceError> {
+    pub(super) fn load(upload: Upload, prefix: &str, attn: &str, shape: Shape) -> Result<Self, DeviceError> {
         let name = |p: &str| format!("{prefix}.{attn}.{p}_proj.weight");
         Ok(Self {
             norm: upload.vector(&format!("{prefix}.{attn}_norm.weight"))?,
@@ -76,7 +75,7 @@ impl SelfAttention {
     }
 
     /// Queries and keys, turned, and values of the rows.
-    fn project(
+    pub(super) fn project(
         &self,
         stream: &dyn Stream,
         rows: Rows,
@@ -90,7 +89,7 @@ impl SelfAttention {
         norm_linear(stream, normed, self.qkv.ptr(), 3 * shape.d, Some(rotation), PtrMut::NULL, y)
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.norm.bytes() + self.qkv.bytes() + self.out.bytes()
     }
 }
@@ -110,99 +109,6 @@ pub struct Rows {
 
 fn normed(shape: Shape, x: PtrMut<f32>, weight: &Buffer<f32>, m: usize) -> NormedRows {
     NormedRows { x: x.read(), weight: weight.ptr(), m, d: shape.d, eps: shape.eps }
-}
-
-/// A block of the encoder.
-#[derive(Debug)]
-pub struct EncoderBlock {
-    attn: SelfAttention,
-    attention: Code,
-    ffn: FeedForward,
-}
-
-/// The rows of several requests, one request after the other.
-#[derive(Debug, Clone, Copy)]
-pub struct Ragged {
-    /// Request i has rows `offsets[i]..offsets[i + 1]`.
-    pub offsets: Ptr<u32>,
-    /// Position of each row in its request.
-    pub positions: Ptr<u32>,
-    /// Number of requests.
-    pub requests: usize,
-    /// Most rows of a request.
-    pub longest: usize,
-}
-
-/// Buffers of an encoder block.
-#[derive(Debug)]
-pub struct EncoderScratch {
-    qkv: Buffer<bf16>,
-    attended: Buffer<bf16>,
-    hidden: Buffer<bf16>,
-}
-
-impl EncoderScratch {
-    /// Room for `rows` rows.
-    ///
-    /// # Errors
-    /// [`DeviceError::OutOfMemory`].
-    pub fn new(stream: &Arc<dyn Stream>, rows: usize, shape: Shape) -> Result<Self, DeviceError> {
-        Ok(Self {
-            qkv: Buffer::new(stream, rows * 3 * shape.d)?,
-            attended: Buffer::new(stream, rows * shape.d)?,
-            hidden: Buffer::new(stream, rows * shape.ffn)?,
-        })
-    }
-
-    /// Bytes on the device.
-    pub fn bytes(&self) -> usize {
-        self.qkv.bytes() + self.attended.bytes() + self.hidden.bytes()
-    }
-}
-
-impl EncoderBlock {
-    /// Uploads `{prefix}.attn_norm`, `{prefix}.attn.*`, `{prefix}.ffn_norm`, `{prefix}.ffn.*`; `attention` is its kernel.
-    ///
-    /// # Errors
-    /// [`DeviceError::OutOfMemory`].
-    pub fn load(upload: Upload, attention: Code, prefix: &str, shape: Shape) -> Result<Self, DeviceError> {
-        Ok(Self {
-            attn: SelfAttention::load(upload, prefix, "attn", shape)?,
-            attention,
-            ffn: FeedForward::load(upload, prefix, shape)?,
-        })
-    }
-
-    /// Runs the block on the rows of several requests.
-    ///
-    /// # Errors
-    /// [`DeviceError::Failed`].
-    pub fn run(
-        &self,
-        stream: &dyn Stream,
-        rows: Rows,
-        ragged: Ragged,
-        scratch: &mut EncoderScratch,
-    ) -> Result<(), DeviceError> {
-        let Rows { shape, x, m, .. } = rows;
-        let EncoderScratch { qkv, attended, hidden } = scratch;
-        let positions = Positions::Each(ragged.positions);
-        self.attn.project(stream, rows, positions, Projected::Bf16(qkv.ptr_mut()))?;
-        let Ragged { offsets, requests, longest, .. } = ragged;
-        let (heads, head_size) = (shape.heads, shape.head_size());
-        let (qkv, to) = (qkv.ptr(), attended.ptr_mut());
-        match self.attention {
-            Code::Portable => attention(stream, qkv, offsets, requests, longest, heads, head_size, to)?,
-            Code::Hopper => attention_hopper(stream, qkv, m, offsets, requests, longest, heads, to)?,
-        }
-        self.attn.out.multiply(stream, attended.ptr(), m, Output::Add(x))?;
-        self.ffn.run(stream, shape, x, m, hidden)
-    }
-
-    /// Bytes on the device.
-    pub fn bytes(&self) -> usize {
-        self.attn.bytes() + self.ffn.bytes()
-    }
 }
 
 /// A block of the POI decoder, or the creative decoder's one block, without the keys and values that it has of the

@@ -39,6 +39,10 @@ pub struct Choice {
     pub encoder_products: Code,
     /// `attention` or, for heads of 64, `attention_hopper`.
     pub encoder_attention: Code,
+    /// The encoder's blocks as separate kernels, or as products of which each has what follows it as its epilogue:
+    /// `linear_rotary_hopper`, `linear_norm_hopper` and `linear_swiglu_hopper`, for every size that an engine takes. Then
+    /// `encoder_products` is that of the decoders' keys and values alone.
+    pub encoder_fusion: Code,
     /// The same products for the rows of beams and of creatives.
     pub decoder_products: Code,
     /// `beam_attention` or, for heads of 64, `beam_attention_hopper`.
@@ -63,12 +67,14 @@ pub struct Row {
 const PORTABLE: Choice = Choice {
     encoder_products: Code::Portable,
     encoder_attention: Code::Portable,
+    encoder_fusion: Code::Portable,
     decoder_products: Code::Portable,
     cross_attention: Code::Portable,
 };
 const HOPPER: Choice = Choice {
     encoder_products: Code::Hopper,
     encoder_attention: Code::Hopper,
+    encoder_fusion: Code::Hopper,
     decoder_products: Code::Hopper,
     cross_attention: Code::Hopper,
 };
@@ -106,10 +112,12 @@ fn look_up(table: &[Row], card: &str, d: usize, history: usize) -> Choice {
 impl Choice {
     /// What it adds to [`Stream::kind`], on which the bits of results depend: the operations that Hopper's kernels do.
     pub fn kind(&self) -> String {
-        let Self { encoder_products, encoder_attention, decoder_products, cross_attention } = *self;
+        let Self { encoder_products, encoder_attention, encoder_fusion, decoder_products, cross_attention } =
+            *self;
         let operations = [
             ("encoder_products", encoder_products),
             ("encoder_attention", encoder_attention),
+            ("encoder_fusion", encoder_fusion),
             ("decoder_products", decoder_products),
             ("cross_attention", cross_attention),
         ];
@@ -162,7 +170,8 @@ mod tests {
         assert_eq!(choose("cuda:0, NVIDIA H200 (sm_90), driver of CUDA 13.0", 512, 200), mixed);
         assert_eq!(choose("cuda:0, NVIDIA A100 (sm_80), driver of CUDA 13.0", 512, 64), PORTABLE);
         let kinds = [PORTABLE, mixed, HOPPER].map(|choice| choice.kind());
-        let all = ", hopper encoder_products encoder_attention decoder_products cross_attention";
+        let all =
+            ", hopper encoder_products encoder_attention encoder_fusion decoder_products cross_attention";
         assert_eq!(kinds, ["", ", hopper encoder_products", all]);
     }
 

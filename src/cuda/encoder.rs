@@ -6,10 +6,12 @@ use std::sync::Arc;
 use half::bf16;
 
 use super::beam_attention::CrossKeys;
-use super::blocks::{EncoderBlock, EncoderScratch, Ragged, Rows};
+use super::blocks::Rows;
 use super::choice::{Choice, Code};
 use super::embed::{Features, embeddings};
-use super::launch::{Buffer, Ptr, Stream};
+use super::encoder_block::{EncoderBlock, EncoderScratch, Ragged};
+use super::encoder_block_hopper::{FusedBlock, NextNorm};
+use super::launch::{Buffer, Ptr, PtrMut, Stream};
 use super::linear::Output;
 use super::norm::norm;
 use super::segment_mean;
@@ -28,12 +30,43 @@ pub struct Encoder {
     /// First row in `features` of each context feature, then of each behaviour feature.
     context_rows: Vec<u32>,
     behavior_rows: Vec<u32>,
-    blocks: Vec<EncoderBlock>,
+    blocks: Blocks,
     norm: Buffer<f32>,
     /// Keys and values for each decoder block, those of the creative decoder last: [blocks * 2 d, d].
     cross: Matrix,
     /// Whether decoders read whole tiles of keys and values, past a batch's rows.
     cross_in_tiles: bool,
+}
+
+/// The blocks, by one of two sequences of kernels.
+#[derive(Debug)]
+enum Blocks {
+    Portable(Vec<EncoderBlock>),
+    Fused(Vec<FusedBlock>),
+}
+
+impl Blocks {
+    fn load(upload: Upload, choice: Choice, layers: usize, shape: Shape) -> Result<Self, DeviceError> {
+        let prefixes = (0..layers).map(|l| format!("encoder.{l}"));
+        let attention = choice.encoder_attention;
+        match choice.encoder_fusion {
+            Code::Portable => {
+                let blocks = prefixes.map(|prefix| EncoderBlock::load(upload, attention, &prefix, shape));
+                Ok(Self::Portable(blocks.collect::<Result<_, _>>()?))
+            }
+            Code::Hopper => {
+                let blocks = prefixes.map(|prefix| FusedBlock::load(upload, attention, &prefix, shape));
+                Ok(Self::Fused(blocks.collect::<Result<_, _>>()?))
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Portable(blocks) => blocks.iter().map(EncoderBlock::bytes).sum(),
+            Self::Fused(blocks) => blocks.iter().map(FusedBlock::bytes).sum(),
+        }
+    }
 }
 
 /// Histories as the kernels read them, and what becomes of them.
@@ -92,9 +125,7 @@ impl Encoder {
             features: Buffer::from_slice(upload.stream, &tables)?,
             context_rows,
             behavior_rows,
-            blocks: (0..config.encoder_layers)
-                .map(|l| EncoderBlock::load(upload, choice.encoder_attention, &format!("encoder.{l}"), shape))
-                .collect::<Result<_, _>>()?,
+            blocks: Blocks::load(upload, choice, config.encoder_layers, shape)?,
             norm: upload.vector("encoder.norm.weight")?,
             cross: upload.matrix(&cross, shape.d)?,
             cross_in_tiles: choice.cross_attention == Code::Hopper,
@@ -147,7 +178,7 @@ impl Encoder {
     ) -> Result<(), DeviceError> {
         let input = self.input(config, histories);
         state.upload(&input)?;
-        let Shape { d, eps, .. } = self.shape;
+        let d = self.shape.d;
         let (m, requests) = (input.tokens.len(), histories.len());
         let features = Features {
             table: self.features.ptr(),
@@ -159,14 +190,52 @@ impl Encoder {
         let longest = input.offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0) as usize;
         let ragged =
             Ragged { offsets: state.offsets.ptr(), positions: state.positions.ptr(), requests, longest };
-        for block in &self.blocks {
-            block.run(stream, rows, ragged, &mut state.scratch)?;
+        match &self.blocks {
+            Blocks::Portable(blocks) => self.run_portable(stream, blocks, rows, ragged, state)?,
+            Blocks::Fused(blocks) => self.run_fused(stream, blocks, rows, ragged, state)?,
         }
-        let (states, rounded) = (state.states.ptr_mut(), state.rounded.ptr_mut());
-        norm(stream, state.x.ptr(), self.norm.ptr(), m, d, eps, states, rounded)?;
         segment_mean::run(stream, &state.states, &state.offsets, requests, d, &mut state.mean)?;
         self.cross.multiply(stream, state.rounded.ptr(), m, Output::Bf16(state.cross.ptr_mut()))?;
         state.rows = input.offsets;
+        Ok(())
+    }
+
+    /// From the rows of x to the states, and to them rounded.
+    fn run_portable(
+        &self,
+        stream: &dyn Stream,
+        blocks: &[EncoderBlock],
+        rows: Rows,
+        ragged: Ragged,
+        state: &mut EncoderState,
+    ) -> Result<(), DeviceError> {
+        for block in blocks {
+            block.run(stream, rows, ragged, &mut state.scratch)?;
+        }
+        let Shape { d, eps, .. } = self.shape;
+        let (states, rounded) = (state.states.ptr_mut(), state.rounded.ptr_mut());
+        norm(stream, rows.x.read(), self.norm.ptr(), rows.m, d, eps, states, rounded)
+    }
+
+    /// The same, where the norm behind a block is part of it.
+    fn run_fused(
+        &self,
+        stream: &dyn Stream,
+        blocks: &[FusedBlock],
+        rows: Rows,
+        ragged: Ragged,
+        state: &mut EncoderState,
+    ) -> Result<(), DeviceError> {
+        let Shape { d, eps, .. } = self.shape;
+        let (states, rounded) = (state.states.ptr_mut(), state.rounded.ptr_mut());
+        let inner = blocks.iter().map(|block| NextNorm { weight: block.norm(), normed: PtrMut::NULL });
+        let mut norms = inner.chain([NextNorm { weight: self.norm.ptr(), normed: states }]);
+        if let Some(NextNorm { weight, normed }) = norms.next() {
+            norm(stream, rows.x.read(), weight, rows.m, d, eps, normed, rounded)?;
+        }
+        for (block, next) in blocks.iter().zip(norms) {
+            block.run(stream, rows, ragged, next, rounded, &mut state.scratch)?;
+        }
         Ok(())
     }
 
@@ -202,8 +271,7 @@ impl Encoder {
 
     /// Bytes of the weights on the device.
     pub fn bytes(&self) -> usize {
-        let blocks = self.blocks.iter().map(EncoderBlock::bytes).sum::<usize>();
-        self.features.bytes() + blocks + self.norm.bytes() + self.cross.bytes()
+        self.features.bytes() + self.blocks.bytes() + self.norm.bytes() + self.cross.bytes()
     }
 }
 

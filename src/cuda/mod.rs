@@ -22,6 +22,8 @@ pub mod decoder;
 pub mod driver;
 pub mod embed;
 pub mod encoder;
+pub mod encoder_block;
+pub mod encoder_block_hopper;
 pub mod launch;
 pub mod linear;
 pub mod linear_f32;

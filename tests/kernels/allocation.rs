@@ -175,6 +175,9 @@ fn hoppers_kernels_show_the_lists_of_the_cpu() {
             let hopper = format!("{portable}_hopper");
             assert!(launched.contains(&*hopper) && !launched.contains(portable), "{launched:?}");
         }
+        for fused in ["linear_rotary_hopper", "linear_swiglu_hopper", "linear_norm_hopper"] {
+            assert!(launched.contains(fused), "{launched:?}");
+        }
     }
 }
 
@@ -187,11 +190,12 @@ fn an_engine_names_hoppers_kernels_and_refuses_them_on_the_cpu() {
     for stream in hopper_streams().into_iter().take(1) {
         let backend = |world, kernels| gpu_with(world, &stream, kernels).backend().to_owned();
         assert_eq!(backend(&world, Kernels::Portable), stream.kind());
-        let all = ", hopper encoder_products encoder_attention decoder_products cross_attention";
+        let all =
+            ", hopper encoder_products encoder_attention encoder_fusion decoder_products cross_attention";
         let expected = stream.kind() + all;
         assert_eq!(backend(&world, Kernels::Hopper), expected);
         // For heads of 32 there is one attention.
-        let expected = stream.kind() + ", hopper encoder_products decoder_products";
+        let expected = stream.kind() + ", hopper encoder_products encoder_fusion decoder_products";
         assert_eq!(backend(&narrow, Kernels::Hopper), expected);
     }
     let builder = Engine::builder().model(world.path()).gpu_kernels(Kernels::Hopper);
