@@ -80,6 +80,11 @@ fn clusters_and_tensor_maps_reach_the_driver() {
 }
 
 #[test]
+fn launches_whose_blocks_wait_for_each_other_reach_the_driver() {
+    run("teams", &[]);
+}
+
+#[test]
 fn what_is_made_for_hopper_is_refused_elsewhere() {
     run("another_architecture", &[("FAKE_CAPABILITY", "100")]);
 }
@@ -292,6 +297,24 @@ mod scenarios {
         refused(&[100, 7], &[64]);
         refused(&[100], &[64]);
         refused(&[], &[]);
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn teams() {
+        let stream = stream();
+        let resident = |shape| stream.resident(&KERNELS[0], shape).unwrap();
+        assert_eq!(resident(LaunchShape::new([1, 1, 1], 256).shared(100 << 10)), 2 * 132);
+        assert_eq!(resident(LaunchShape::new([8, 1, 1], 256).clusters(8)), 16 * 8);
+        assert_eq!(resident(LaunchShape::new([16, 1, 1], 256).clusters(16)), 8 * 16);
+        assert_eq!(resident(LaunchShape::new([1, 1, 1], 2048)), 0);
+        let launch = |blocks| {
+            let shape = LaunchShape::new([blocks, 1, 1], 128).cooperative();
+            ptx_stream_copy(&*stream, shape, Ptr::NULL, PtrMut::NULL, 0)
+        };
+        launch(132).unwrap();
+        let error = launch(133).unwrap_err().to_string();
+        assert!(error.contains("ptx_stream_copy: COOPERATIVE_LAUNCH_TOO_LARGE"), "{error}");
     }
 
     #[test]

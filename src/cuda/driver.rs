@@ -13,7 +13,7 @@ mod tensor_map;
 
 use std::sync::{Arc, OnceLock};
 
-use cudarc::driver::sys::CUresult;
+use cudarc::driver::sys::{CUdevice_attribute, CUresult};
 use cudarc::driver::{CudaContext, DriverError};
 
 use self::kernels::Kernels;
@@ -92,6 +92,10 @@ struct Context {
 }
 
 impl Context {
+    fn multiprocessors(&self) -> Result<i32, DriverError> {
+        self.context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+    }
+
     /// Makes a call to the driver with this context current; `name` is what an error says was asked.
     fn call<T>(&self, name: &str, call: impl FnOnce() -> Result<T, DriverError>) -> Result<T, DeviceError> {
         if let Some(fault) = self.lost.get() {

@@ -59,6 +59,10 @@ pub trait Stream: Send + Sync {
         arguments: &[&[u8]],
     ) -> Result<(), DeviceError>;
 
+    /// How many blocks of such launches are resident at once where nothing else runs, whatever the shape's grid: a number
+    /// of whole clusters, and 0 where not even one is.
+    fn resident(&self, kernel: &'static Kernel, shape: LaunchShape) -> Result<usize, DeviceError>;
+
     /// Whether kernels that are made for Hopper run here.
     ///
     /// # Errors

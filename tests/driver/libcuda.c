@@ -14,6 +14,7 @@ enum {
   OUT_OF_MEMORY = 2,
   NO_DEVICE = 100,
   ILLEGAL_ADDRESS = 700,
+  LAUNCH_TOO_LARGE = 720,
   INVALID_CLUSTER_SIZE = 912,
 };
 enum { FAULT = 0xfa117, SHARED_LIMIT = 48 << 10, SHARED_MOST = 227 << 10, ALIGNMENT = 256 };
@@ -53,6 +54,7 @@ int cuDeviceGetAttribute(int* value, int attribute, int device) {
   (void)device;
   *value = (int)(attribute == 75   ? capability / 10
                  : attribute == 76 ? capability % 10
+                 : attribute == 16 ? 132
                  : attribute == 97 ? setting("FAKE_SHARED", SHARED_MOST)
                                    : 0);
   return SUCCESS;
@@ -267,7 +269,20 @@ struct Launch {
   struct Attribute* attributes;
   unsigned count;
 };
-enum { CLUSTER_DIMENSION = 4 };
+enum { COOPERATIVE = 2, CLUSTER_DIMENSION = 4 };
+
+// Blocks of a multiprocessor by shared memory alone.
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void* function, int threads, size_t shared) {
+  (void)function;
+  *blocks = threads > 1024 ? 0 : (int)(SHARED_MOST / (shared + 1024));
+  return lost;
+}
+int cuOccupancyMaxActiveClusters(int* clusters, void* function, const struct Launch* launch) {
+  (void)function;
+  if (launch->count != 1 || launch->attributes[0].id != CLUSTER_DIMENSION) return INVALID_VALUE;
+  *clusters = 132 / (int)launch->attributes[0].value.cluster[0];
+  return lost;
+}
 
 int cuLaunchKernelEx(const struct Launch* launch, void* function, void** arguments, void** extra) {
   (void)function;
@@ -276,6 +291,10 @@ int cuLaunchKernelEx(const struct Launch* launch, void* function, void** argumen
   if ((int)launch->shared > shared_limit) return INVALID_VALUE;
   for (unsigned i = 0; i < launch->count; i++) {
     const unsigned* cluster = launch->attributes[i].value.cluster;
+    if (launch->attributes[i].id == COOPERATIVE && cluster[0] == 1) {
+      if (grid[0] * grid[1] * grid[2] > 132) return LAUNCH_TOO_LARGE;
+      continue;
+    }
     if (launch->attributes[i].id != CLUSTER_DIMENSION || cluster[1] != 1 || cluster[2] != 1) return INVALID_VALUE;
     if (grid[0] % cluster[0] || cluster[0] > (large_clusters ? 16 : 8)) return INVALID_CLUSTER_SIZE;
   }
@@ -324,6 +343,7 @@ int cuEventDestroy_v2(void* event) {
 int cuGetErrorName(int error, const char** name) {
   *name = error == ILLEGAL_ADDRESS        ? "ILLEGAL_ADDRESS"
           : error == INVALID_VALUE        ? "INVALID_VALUE"
+          : error == LAUNCH_TOO_LARGE     ? "COOPERATIVE_LAUNCH_TOO_LARGE"
           : error == INVALID_CLUSTER_SIZE ? "INVALID_CLUSTER_SIZE"
                                           : "OTHER";
   return SUCCESS;

@@ -13,6 +13,9 @@ use simt::{Build, Copies, Emulator, Schedule};
 /// Shared memory of a block, as on an H100.
 const SHARED_BYTES: usize = 227 << 10;
 
+/// Threads that the emulator runs at the same time.
+const MOST_THREADS: u32 = 1024;
+
 /// A stream whose work runs at once, on the thread that enqueues it.
 pub struct EmulatedStream {
     device: Device,
@@ -64,12 +67,16 @@ impl Device {
             }
             Work::Launch(kernel, shape, arguments) => {
                 let bytes: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-                let LaunchShape { grid, block, shared_bytes, cluster } = *shape;
+                let LaunchShape { grid, block, shared_bytes, cluster, cooperative } = *shape;
                 let block = [block, 1, 1];
                 // SAFETY: the addresses among the arguments come from this emulator's memory, where the kernels stay;
                 // what they do outside of it is what the tests are to find.
                 let run = unsafe {
-                    self.emulator.launch_clusters(kernel.name, grid, block, cluster, shared_bytes, &bytes)
+                    let (emulator, name) = (&self.emulator, kernel.name);
+                    match cooperative {
+                        true => emulator.launch_cooperative(name, grid, block, cluster, shared_bytes, &bytes),
+                        false => emulator.launch_clusters(name, grid, block, cluster, shared_bytes, &bytes),
+                    }
                 };
                 run.map(|_| ()).map_err(self.failed(kernel.name))
             }
@@ -135,6 +142,11 @@ impl Stream for EmulatedStream {
         arguments: &[&[u8]],
     ) -> Result<(), DeviceError> {
         self.enqueue(Work::Launch(kernel, shape, arguments.iter().map(|bytes| bytes.to_vec()).collect()))
+    }
+
+    fn resident(&self, _: &'static Kernel, shape: LaunchShape) -> Result<usize, DeviceError> {
+        let blocks = MOST_THREADS / shape.block;
+        Ok((blocks - blocks % shape.cluster) as usize)
     }
 
     fn hopper(&self) -> Result<(), DeviceError> {

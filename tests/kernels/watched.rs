@@ -99,6 +99,10 @@ impl Stream for Watched {
         self.inner.launch(kernel, shape, arguments)
     }
 
+    fn resident(&self, kernel: &'static Kernel, shape: LaunchShape) -> Result<usize, DeviceError> {
+        self.inner.resident(kernel, shape)
+    }
+
     fn hopper(&self) -> Result<(), DeviceError> {
         self.inner.hopper()
     }

@@ -59,26 +59,36 @@ impl Function {
         stream: CUstream,
     ) -> Result<(), DriverError> {
         self.allow(shape)?;
-        let LaunchShape { grid: [x, y, z], block, shared_bytes, cluster } = shape;
-        let mut attributes = [in_clusters(cluster)];
-        let config = CUlaunchConfig {
-            gridDimX: x,
-            gridDimY: y,
-            gridDimZ: z,
-            blockDimX: block,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: shared_bytes,
-            hStream: stream,
-            attrs: attributes.as_mut_ptr(),
-            // A kernel that is launched without clusters need not know of them.
-            numAttrs: u32::from(cluster > 1),
-        };
+        let mut attributes = attributes(shape);
+        let config = config(shape, &mut attributes, stream);
         let mut values: Vec<*mut c_void> =
             arguments.iter().map(|argument| argument.as_ptr().cast_mut().cast()).collect();
         // SAFETY: the function is loaded as long as the context is open; the driver copies the arguments before it
         // returns. The rest is the caller's promise.
         unsafe { sys::cuLaunchKernelEx(&config, self.handle, values.as_mut_ptr(), ptr::null_mut()) }.result()
+    }
+
+    /// Blocks of such launches that are resident at once on a device of so many multiprocessors.
+    pub fn resident(&self, shape: LaunchShape, multiprocessors: i32) -> Result<usize, DriverError> {
+        self.allow(shape)?;
+        let (mut count, handle) = (0, self.handle);
+        let LaunchShape { block, shared_bytes, cluster, .. } = shape;
+        let each = if cluster > 1 {
+            let mut attributes = attributes(shape);
+            let config = config(shape, &mut attributes, ptr::null_mut());
+            // SAFETY: the function is loaded, and the configuration and its attributes live; the call writes one integer.
+            unsafe { sys::cuOccupancyMaxActiveClusters(&mut count, handle, &config) }.result()?;
+            cluster as i32
+        } else {
+            let (block, shared) = (block as i32, shared_bytes as usize);
+            // SAFETY: the function is loaded; the call writes one integer.
+            let answer = unsafe {
+                sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut count, handle, block, shared)
+            };
+            answer.result()?;
+            multiprocessors
+        };
+        Ok((count * each).max(0) as usize)
     }
 
     /// Allows what a launch needs beyond what every kernel may have.
@@ -102,13 +112,37 @@ impl Function {
     }
 }
 
-/// Clusters of so many blocks.
-fn in_clusters(blocks: u32) -> CUlaunchAttribute {
-    let (x, y, z) = (blocks, 1, 1);
-    CUlaunchAttribute {
-        id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
-        pad: [0; 4],
-        value: CUlaunchAttributeValue { clusterDim: CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z } },
+/// What a launch has beyond its grid. A kernel that is launched without clusters need not know of them.
+fn attributes(shape: LaunchShape) -> Vec<CUlaunchAttribute> {
+    use CUlaunchAttributeID::*;
+    let attribute = |id, value| CUlaunchAttribute { id, pad: [0; 4], value };
+    let mut attributes = Vec::new();
+    if shape.cluster > 1 {
+        let size = CUlaunchAttributeValue_union__bindgen_ty_1 { x: shape.cluster, y: 1, z: 1 };
+        let value = CUlaunchAttributeValue { clusterDim: size };
+        attributes.push(attribute(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, value));
+    }
+    if shape.cooperative {
+        let value = CUlaunchAttributeValue { cooperative: 1 };
+        attributes.push(attribute(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, value));
+    }
+    attributes
+}
+
+/// A launch as the driver takes it, which refers to `attributes`.
+fn config(shape: LaunchShape, attributes: &mut [CUlaunchAttribute], stream: CUstream) -> CUlaunchConfig {
+    let LaunchShape { grid: [x, y, z], block, shared_bytes, .. } = shape;
+    CUlaunchConfig {
+        gridDimX: x,
+        gridDimY: y,
+        gridDimZ: z,
+        blockDimX: block,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: shared_bytes,
+        hStream: stream,
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: attributes.len() as u32,
     }
 }
 

@@ -8,6 +8,7 @@ use cudarc::driver::sys::{CUevent, CUevent_flags, CUgraphInstantiate_flags, CUre
 use cudarc::driver::{CudaStream, DriverError, result};
 
 use super::Context;
+use super::function::Function;
 use super::graph::DriverGraph;
 use super::staging::{STAGING_BYTES, Staging};
 use super::tensor_map;
@@ -45,6 +46,11 @@ impl DriverStream {
     fn out_of_memory(&self, needed: usize) -> Result<DeviceError, DeviceError> {
         let (free, total) = self.call("allocate", || self.stream.context().mem_get_info())?;
         Ok(DeviceError::OutOfMemory { device: self.context.device.clone(), needed, free, total })
+    }
+
+    fn function(&self, kernel: &Kernel) -> Result<&Function, DeviceError> {
+        let missing = || format!("there is no such kernel in kernels/{}.cu", kernel.file);
+        self.context.kernels.function(kernel).ok_or_else(|| self.refuse(kernel.name, missing()))
     }
 
     fn refuse(&self, call: &str, message: String) -> DeviceError {
@@ -123,11 +129,7 @@ impl Stream for DriverStream {
         shape: LaunchShape,
         arguments: &[&[u8]],
     ) -> Result<(), DeviceError> {
-        let Some(function) = self.context.kernels.function(kernel) else {
-            return Err(
-                self.refuse(kernel.name, format!("there is no such kernel in kernels/{}.cu", kernel.file))
-            );
-        };
+        let function = self.function(kernel)?;
         if !arguments.iter().map(|argument| argument.len()).eq(function.parameters().iter().copied()) {
             let sizes: Vec<usize> = arguments.iter().map(|argument| argument.len()).collect();
             let expected = function.parameters();
@@ -143,6 +145,14 @@ impl Stream for DriverStream {
             // among them are of memory that the kernel may use is the launcher's part.
             unsafe { function.launch(shape, arguments, self.stream.cu_stream()) }
         })
+    }
+
+    fn resident(&self, kernel: &'static Kernel, shape: LaunchShape) -> Result<usize, DeviceError> {
+        let function = self.function(kernel)?;
+        if shape.cluster > 1 {
+            self.hopper()?;
+        }
+        self.call(kernel.name, || function.resident(shape, self.context.multiprocessors()?))
     }
 
     fn hopper(&self) -> Result<(), DeviceError> {
