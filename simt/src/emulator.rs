@@ -7,7 +7,6 @@ use crate::library::{Build, Kernel, Libraries, RawFault, RawLaunch, RawPlace, Ra
 use crate::schedule::{Copies, Schedule};
 use crate::signature::Signature;
 use crate::source;
-use crate::tensor_map::TensorMap;
 
 /// An emulated GPU. Several threads may use one at once; each launch runs to its end on the thread that calls it.
 ///
@@ -264,12 +263,25 @@ fn checked(call: impl FnOnce(*mut u8) -> bool) -> Result<(), MemoryError> {
     }
 }
 
-/// A value of up to 128 bytes, aligned for any type of a parameter: a tensor map is the largest.
-#[repr(align(64))]
-struct Value([u8; TensorMap::BYTES]);
+/// Part of an argument, aligned for any type of a parameter.
+#[derive(Clone)]
+#[repr(align(128))]
+struct Line([u8; 128]);
+
+/// A value of a parameter.
+struct Value(Vec<Line>);
 
 impl Value {
-    fn as_ptr(&self) -> *const u8 {
+    fn new(bytes: &[u8]) -> Self {
+        let lines = bytes.chunks(128).map(|part| {
+            let mut line = Line([0; 128]);
+            line.0[..part.len()].copy_from_slice(part);
+            line
+        });
+        Self(lines.collect())
+    }
+
+    fn as_ptr(&self) -> *const Line {
         self.0.as_ptr()
     }
 }
@@ -281,13 +293,11 @@ fn aligned(signature: &Signature, arguments: &[&[u8]]) -> Result<Vec<Value>, Str
         return Err(format!("it takes {} arguments, not {}", parameters.len(), arguments.len()));
     }
     let values = parameters.iter().zip(arguments).enumerate().map(|(index, (parameter, bytes))| {
-        if parameter.size != bytes.len() || bytes.len() > size_of::<Value>() {
+        if parameter.size != bytes.len() {
             let (size, given, name) = (parameter.size, bytes.len(), &parameter.type_name);
             return Err(format!("argument {index} is a {name} of {size} bytes, not of {given}"));
         }
-        let mut value = Value([0; TensorMap::BYTES]);
-        value.0[..bytes.len()].copy_from_slice(bytes);
-        Ok(value)
+        Ok(Value::new(bytes))
     });
     values.collect()
 }

@@ -393,9 +393,7 @@ void Checker::judge(Event event) {
     sees_other_blocks_ = true;
     publish(*event.clock);
   }
-  if (!event.in_shared && is_atomic(event.access) && event.fiber->worker->blocks > 1) {
-    meet_at_word(event);
-  }
+  if (!event.in_shared && is_atomic(event.access)) meet_at_word(event);
 
   size_t offset = shadow->offset(event.address);
   size_t end = offset + event.bytes;

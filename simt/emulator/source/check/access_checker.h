@@ -23,7 +23,7 @@
 // Once a thread of a later block has executed a fence and then an atomic, its block may access what
 // earlier blocks wrote, as far as they have published it.
 //
-// Between blocks that run at the same time it is exact, word by word: an atomic that writes leaves
+// Within a block and between blocks that run at the same time it is exact, word by word: an atomic that writes leaves
 // on its word what is fenced, an atomic that reads has `observed` what lies there, and with the
 // next fence the warp has seen what it observed.
 //
@@ -163,7 +163,7 @@ class Checker {
   uint32_t clock_generation_ = 0;
   Time settled_fenced_[32] = {};  // what was fenced before the last barrier of the whole block
   std::vector<Published> published_;  // by the blocks of the launch so far, in their order
-  // What atomics have left on words of device memory for blocks that run at the same time.
+  // What atomics have left on words of device memory for threads that run at the same time.
   std::unordered_map<uintptr_t, ReleaseClock> words_;
   // Set once a thread has executed a fence and then an atomic: it has learned that other blocks are
   // done.
