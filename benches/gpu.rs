@@ -54,7 +54,7 @@ use device::Device;
 type Bench = (&'static str, fn(&mut Criterion, &Device));
 
 /// What is measured, by name: `BIDSLATE_BENCH` names one of them, and the others are not even set up.
-const BENCHES: [Bench; 11] = [
+const BENCHES: [Bench; 13] = [
     ("products", products::bench),
     ("attentions", attentions::bench),
     ("searches", searches::bench),
@@ -65,6 +65,8 @@ const BENCHES: [Bench; 11] = [
     ("chunks", chunks::bench),
     ("stages_hopper", stages::bench_hopper),
     ("allocations_hopper", allocations::bench_hopper),
+    ("stages_persistent", stages::bench_persistent),
+    ("allocations_persistent", allocations::bench_persistent),
     ("loads", loads::bench),
 ];
 

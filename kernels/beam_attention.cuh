@@ -34,14 +34,14 @@ PTX_FN void write_partial(float4* to, const Flash<HEAD>& flash) {
 // wrote. `last` is a word of their shared memory.
 template <class Warps>
 PTX_FN bool arrives_last(Warps warps, unsigned* last, unsigned* counter, unsigned count) {
-  __threadfence();
   warps.sync();
   if (flash_thread() == 0) {
+    __threadfence();  // after the barrier: it speaks for all that the warps wrote
     *last = atomicAdd(counter, 1) == count - 1;
     if (*last) atomicExch(counter, 0);
+    __threadfence();
   }
   warps.sync();
-  __threadfence();
   return *last;
 }
 

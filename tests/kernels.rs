@@ -22,6 +22,8 @@ mod beam_self_attention;
 mod catalog;
 #[path = "kernels/creative.rs"]
 mod creative;
+#[path = "kernels/decode_step.rs"]
+mod decode_step;
 #[path = "kernels/embed.rs"]
 mod embed;
 #[path = "kernels/emulator.rs"]

@@ -34,6 +34,13 @@ pub fn bench_hopper(criterion: &mut Criterion, device: &Device) {
     }
 }
 
+/// The same with the search in its persistent form, where that runs.
+pub fn bench_persistent(criterion: &mut Criterion, device: &Device) {
+    if device.runs(Kernels::Persistent) {
+        bench_with(criterion, device, Kernels::Persistent);
+    }
+}
+
 fn bench_with(criterion: &mut Criterion, device: &Device, kernels: Kernels) {
     for model in device.models() {
         for batch in device.batches() {

@@ -90,7 +90,7 @@ impl Device {
     /// Whether kernels run here; where not, it is said in words that `scripts/gpu-check` looks for.
     pub fn runs(&self, kernels: Kernels) -> bool {
         match self.stream.hopper() {
-            Err(error) if kernels == Kernels::Hopper => {
+            Err(error) if matches!(kernels, Kernels::Hopper | Kernels::Persistent) => {
                 println!("skipped: {error}");
                 false
             }
@@ -171,9 +171,13 @@ impl Device {
     }
 }
 
-/// What a name ends in where Hopper's kernels run.
+/// What a name ends in where other kernels run than those of the table.
 pub fn suffix(kernels: Kernels) -> &'static str {
-    if kernels == Kernels::Hopper { ", hopper" } else { "" }
+    match kernels {
+        Kernels::Hopper => ", hopper",
+        Kernels::Persistent => ", persistent",
+        Kernels::Measured | Kernels::Portable => "",
+    }
 }
 
 impl Drop for Device {

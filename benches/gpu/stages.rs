@@ -24,6 +24,24 @@ pub fn bench_hopper(criterion: &mut Criterion, device: &Device) {
     }
 }
 
+/// The decoder's step by the search in its persistent form, where that runs; all else is as it was.
+pub fn bench_persistent(criterion: &mut Criterion, device: &Device) {
+    if !device.runs(Kernels::Persistent) {
+        return;
+    }
+    for model in device.models() {
+        let loaded = Loaded::new(device, &device.config(model), Kernels::Persistent);
+        for requests in device.batches() {
+            let mut step = || -> Result<(), DeviceError> {
+                let mut pass = Pass::new(&loaded, requests)?;
+                pass.encode()?;
+                decode_step(criterion, device, &loaded, Kernels::Persistent, &mut pass, requests)
+            };
+            step().expect("a step of the decoder");
+        }
+    }
+}
+
 fn bench_with(criterion: &mut Criterion, device: &Device, kernels: Kernels) {
     for model in device.models() {
         let config = device.config(model);
@@ -43,20 +61,15 @@ fn batch(
 ) -> Result<(), DeviceError> {
     let config: &ModelConfig = &loaded.model.config;
     let least = Stages::new(config, requests);
-    let name = |stage: &str| format!("{stage} d {}, batch {requests}{}", config.hidden_size, suffix(kernels));
+    let name = |stage: &str| name(stage, config, requests, kernels);
     let mut pass = Pass::new(loaded, requests)?;
 
     let encoder = throughput(least.encoder());
     pass.encode()?;
     device.bench(criterion, &name("encoder"), encoder, Cache::Cold, |_| pass.encode());
 
-    // Half of the steps are behind the one that is measured.
-    pass.begin()?;
+    decode_step(criterion, device, loaded, kernels, &mut pass, requests)?;
     let steps = pass.steps();
-    (0..steps / 2).try_for_each(|position| pass.decode(position).and_then(|()| pass.select()))?;
-    let step = recorded(loaded, || pass.decode(steps / 2))?;
-    let work = throughput(least.decode_step(steps / 2));
-    device.bench(criterion, &name("decode_step"), work, Cache::Warm, |_| step.launch());
     pass.select()?;
     (steps / 2 + 1..steps).try_for_each(|position| pass.decode(position).and_then(|()| pass.select()))?;
     pass.decode(steps)?;
@@ -76,6 +89,30 @@ fn batch(
     if requests == device.batches()[0] && kernels == Kernels::Measured {
         misreports(criterion, device, &pass, config)?;
     }
+    Ok(())
+}
+
+fn name(stage: &str, config: &ModelConfig, requests: usize, kernels: Kernels) -> String {
+    format!("{stage} d {}, batch {requests}{}", config.hidden_size, suffix(kernels))
+}
+
+/// A position of the decoder. Half of the steps are behind the one that is measured.
+fn decode_step(
+    criterion: &mut Criterion,
+    device: &Device,
+    loaded: &Loaded,
+    kernels: Kernels,
+    pass: &mut Pass,
+    requests: usize,
+) -> Result<(), DeviceError> {
+    pass.begin()?;
+    let config = &loaded.model.config;
+    let position = pass.steps() / 2;
+    (0..position).try_for_each(|position| pass.decode(position).and_then(|()| pass.select()))?;
+    let step = recorded(loaded, || pass.decode(position))?;
+    let work = throughput(Stages::new(config, requests).decode_step(position));
+    let name = name("decode_step", config, requests, kernels);
+    device.bench(criterion, &name, work, Cache::Warm, |_| step.launch());
     Ok(())
 }
 

@@ -76,6 +76,9 @@ OFF = [
     "`linear_norm_hopper.cu` (the same with epilogues, in place of the encoder's other products and norms; rows of 1,024",
     "columns not even there) and, for heads of 64, `attention_hopper.cu` (the same in place of `attention.cu`) and",
     "`beam_attention_hopper.cu` (the same and clusters in place of `beam_attention.cu`).",
+    "",
+    "Off unless `--gpu-kernels persistent` asks for it, and run on the emulator alone: `decode_step.cu` (a position of",
+    "the POI decoder in one launch, by clusters or by a cooperative grid).",
 ]
 
 

@@ -69,7 +69,8 @@ pub struct Beams {
 }
 
 impl Beams {
-    fn chunks(&self) -> usize {
+    /// Parts that a request's keys are cut into.
+    pub(super) fn chunks(&self) -> usize {
         self.most_keys.div_ceil(CHUNK)
     }
 
@@ -101,6 +102,19 @@ impl BeamScratch {
             partials: Buffer::new(stream, beams.partials())?,
             counters: Buffer::from_slice(stream, &vec![0; beams.units()])?,
         })
+    }
+
+    /// The arrays, of which batches of `beams` need this much.
+    ///
+    /// # Panics
+    /// If they are too small.
+    pub(super) fn arrays(&mut self, beams: Beams) -> (PtrMut<f32>, PtrMut<u32>) {
+        let Self { partials, counters } = self;
+        assert!(
+            partials.len() >= beams.partials() && counters.len() >= beams.units(),
+            "scratch for {beams:?}"
+        );
+        (partials.ptr_mut(), counters.ptr_mut())
     }
 
     /// Bytes held.
@@ -145,8 +159,7 @@ pub fn beam_attention(
     };
     let CrossKeys { keys, stride, offsets, .. } = cross;
     assert!(stride.is_multiple_of(8), "keys {stride} elements apart are not aligned to 16 bytes");
-    let BeamScratch { partials, counters } = scratch;
-    assert!(partials.len() >= beams.partials() && counters.len() >= beams.units(), "scratch for {beams:?}");
+    let (partials, counters) = scratch.arrays(beams);
     if beams.partials() == 0 {
         return Ok(());
     }
@@ -157,8 +170,8 @@ pub fn beam_attention(
         q,
         keys,
         offsets,
-        partials.ptr_mut(),
-        counters.ptr_mut(),
+        partials,
+        counters,
         out,
         size(beams.beams),
         size(stride),

@@ -9,6 +9,7 @@ use super::beam_attention::{BeamScratch, Beams, CrossKeys, beam_attention};
 use super::beam_attention_hopper::{Cluster, beam_attention_hopper};
 use super::beam_self_attention::{DecoderRows, SelfCache, beam_self_attention};
 use super::choice::Code;
+use super::decode_step::Layer;
 use super::launch::{Buffer, Ptr, PtrMut, Stream};
 use super::linear::Output;
 use super::norm_linear::{NormedRows, Positions, Projected, Rotation, norm_linear};
@@ -163,11 +164,41 @@ impl DecoderScratch {
         })
     }
 
+    /// The buffers, for batches of up to `beams`.
+    pub fn arrays(&mut self, beams: Beams) -> DecoderArrays {
+        let (partials, counters) = self.cross.arrays(beams);
+        DecoderArrays {
+            qkv: self.qkv.ptr_mut(),
+            q: self.q.ptr_mut(),
+            attended: self.attended.ptr_mut(),
+            hidden: self.hidden.ptr_mut(),
+            partials,
+            counters,
+        }
+    }
+
     /// Bytes on the device.
     pub fn bytes(&self) -> usize {
         let rows = self.q.bytes() + self.attended.bytes() + self.hidden.bytes();
         self.qkv.bytes() + rows + self.cross.bytes()
     }
+}
+
+/// Where the phases of a decoder block leave what the next ones take; see [`DecodeStep`](super::decode_step::DecodeStep).
+#[derive(Debug, Clone, Copy)]
+pub struct DecoderArrays {
+    /// [rows, 3 d]
+    pub qkv: PtrMut<f32>,
+    /// [rows, d]
+    pub q: PtrMut<bf16>,
+    /// [rows, d]
+    pub attended: PtrMut<bf16>,
+    /// [rows, ffn]
+    pub hidden: PtrMut<bf16>,
+    /// Of cross-attention.
+    pub partials: PtrMut<f32>,
+    /// Likewise.
+    pub counters: PtrMut<u32>,
 }
 
 impl DecoderBlock {
@@ -223,6 +254,24 @@ impl DecoderBlock {
         }
         self.cross_out.multiply(stream, attended.ptr(), m, Output::Add(x))?;
         self.ffn.run(stream, shape, x, m, hidden)
+    }
+
+    /// What a team of blocks needs to run it.
+    pub fn layer(&self, cache: SelfCache, cross: CrossKeys) -> Layer {
+        Layer {
+            norm: self.self_attn.norm.ptr(),
+            qkv: self.self_attn.qkv.ptr(),
+            out: self.self_attn.out.ptr(),
+            cross_norm: self.cross_norm.ptr(),
+            cross_q: self.cross_q.ptr(),
+            cross_out: self.cross_out.ptr(),
+            ffn_norm: self.ffn.norm.ptr(),
+            gate_up: self.ffn.gate_up.ptr(),
+            down: self.ffn.down.ptr(),
+            keys: cache.keys,
+            values: cache.values,
+            cross: cross.keys,
+        }
     }
 
     /// Bytes on the device.

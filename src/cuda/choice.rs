@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::attention_hopper::HEAD_SIZE;
+use super::decode_step;
 use super::launch::Stream;
 use crate::error::DeviceError;
 use crate::model::config::ModelConfig;
@@ -21,6 +22,9 @@ pub enum Kernels {
     Portable,
     /// Those made for Hopper, wherever there is one. For comparisons, and on sm_90 alone.
     Hopper,
+    /// Those that run on every GPU, but each position of the POI decoder in one launch. It gives the bits of `Portable`.
+    /// For comparisons, and on sm_90 alone.
+    Persistent,
 }
 
 /// Which kernel of an operation runs.
@@ -31,6 +35,20 @@ pub enum Code {
     /// The one made for Hopper.
     Hopper,
 }
+
+/// How the search runs the POI decoder. It decides about time alone: the bits are the same in every form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchForm {
+    /// A launch for each operation.
+    Graph,
+    /// A launch for each position, in which every request has a cluster of blocks.
+    Cluster,
+    /// A launch for each position, in which all blocks have all requests.
+    Grid,
+}
+
+/// Hidden size up to which a request's cluster keeps up with its weights: above, the grid decodes. Not measured.
+const MOST_CLUSTER_D: usize = 256;
 
 /// The kernel of each operation that has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +65,8 @@ pub struct Choice {
     pub decoder_products: Code,
     /// `beam_attention` or, for heads of 64, `beam_attention_hopper`.
     pub cross_attention: Code,
+    /// The form of the search, where a team of blocks fits; [`SearchForm::Graph`] elsewhere.
+    pub search: SearchForm,
 }
 
 /// A row of the table.
@@ -70,6 +90,7 @@ const PORTABLE: Choice = Choice {
     encoder_fusion: Code::Portable,
     decoder_products: Code::Portable,
     cross_attention: Code::Portable,
+    search: SearchForm::Graph,
 };
 const HOPPER: Choice = Choice {
     encoder_products: Code::Hopper,
@@ -77,6 +98,7 @@ const HOPPER: Choice = Choice {
     encoder_fusion: Code::Hopper,
     decoder_products: Code::Hopper,
     cross_attention: Code::Hopper,
+    search: SearchForm::Graph,
 };
 
 /// By card and d, shorter histories first. What is in no row gets the kernels for every GPU.
@@ -96,11 +118,26 @@ impl Kernels {
             Self::Measured => look_up(TABLE, &stream.describe(), config.hidden_size, config.history_len),
             Self::Portable => PORTABLE,
             Self::Hopper => stream.hopper().map(|()| HOPPER)?,
+            Self::Persistent => {
+                stream.hopper().map(|()| Choice { search: persistent(config), ..PORTABLE })?
+            }
         };
         if config.hidden_size == config.num_heads * HEAD_SIZE {
             return Ok(choice);
         }
         Ok(Choice { encoder_attention: Code::Portable, cross_attention: Code::Portable, ..choice })
+    }
+}
+
+/// The form in which one launch runs a position of such a model.
+fn persistent(config: &ModelConfig) -> SearchForm {
+    let (d, heads) = (config.hidden_size, config.num_heads);
+    if !decode_step::fits(config.decoder_layers, d, d / heads) {
+        SearchForm::Graph
+    } else if d <= MOST_CLUSTER_D {
+        SearchForm::Cluster
+    } else {
+        SearchForm::Grid
     }
 }
 
@@ -112,8 +149,14 @@ fn look_up(table: &[Row], card: &str, d: usize, history: usize) -> Choice {
 impl Choice {
     /// What it adds to [`Stream::kind`], on which the bits of results depend: the operations that Hopper's kernels do.
     pub fn kind(&self) -> String {
-        let Self { encoder_products, encoder_attention, encoder_fusion, decoder_products, cross_attention } =
-            *self;
+        let Self {
+            encoder_products,
+            encoder_attention,
+            encoder_fusion,
+            decoder_products,
+            cross_attention,
+            search: _,
+        } = *self;
         let operations = [
             ("encoder_products", encoder_products),
             ("encoder_attention", encoder_attention),
@@ -135,7 +178,10 @@ impl FromStr for Kernels {
             "measured" => Ok(Self::Measured),
             "portable" => Ok(Self::Portable),
             "hopper" => Ok(Self::Hopper),
-            _ => Err(format!("kernels {name:?} are unknown, expected `measured`, `portable` or `hopper`")),
+            "persistent" => Ok(Self::Persistent),
+            _ => Err(format!(
+                "kernels {name:?} are unknown, expected `measured`, `portable`, `hopper` or `persistent`"
+            )),
         }
     }
 }
@@ -146,6 +192,7 @@ impl fmt::Display for Kernels {
             Self::Measured => "measured",
             Self::Portable => "portable",
             Self::Hopper => "hopper",
+            Self::Persistent => "persistent",
         })
     }
 }
@@ -190,7 +237,7 @@ mod tests {
 
     #[test]
     fn kernels_are_read_as_they_are_written() {
-        for kernels in [Kernels::Measured, Kernels::Portable, Kernels::Hopper] {
+        for kernels in [Kernels::Measured, Kernels::Portable, Kernels::Hopper, Kernels::Persistent] {
             assert_eq!(kernels.to_string().parse(), Ok(kernels));
         }
         assert!("fastest".parse::<Kernels>().unwrap_err().contains("\"fastest\""));

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use bytemuck::Zeroable;
 use half::bf16;
 
-use super::beam_attention::Beams;
+use super::beam_attention::{Beams, CrossKeys};
 use super::beam_self_attention::SelfCache;
-use super::blocks::{Context, DecoderBlock, DecoderScratch, Rows};
-use super::choice::Code;
+use super::blocks::{Context, DecoderArrays, DecoderBlock, DecoderScratch, Rows};
+use super::choice::{Choice, SearchForm};
+use super::decode_step::{self, DecodeStep, Layer, MOST_LAYERS, Team, decode_step};
 use super::embed::embeddings;
 use super::encoder::{Encoder, EncoderState};
 use super::launch::{Buffer, Ptr, PtrMut, Stream};
 use super::norm_linear::{NormedRows, Projected, norm_linear};
+use super::tiling::size;
 use super::weights::{Matrix, Upload};
 use crate::error::DeviceError;
 use crate::model::blocks::Shape;
@@ -25,6 +28,7 @@ pub struct Decoder {
     norm: Buffer<f32>,
     /// The heads of all code layers, one below the other: [C_p W, d].
     heads: Matrix,
+    form: SearchForm,
 }
 
 /// Keys, values and hidden states of the searches in progress. Row r of request i is row `i * beams + r`.
@@ -40,6 +44,10 @@ pub struct DecoderState {
     pub logits: Buffer<f32>,
     scratch: DecoderScratch,
     positions: usize,
+    /// The blocks that run a position in one launch; none: a launch for each operation. The bits are the same.
+    pub team: Option<Team>,
+    /// The barrier of a team.
+    barrier: Buffer<u32>,
 }
 
 /// The rows of a step.
@@ -58,22 +66,22 @@ pub struct Step {
 }
 
 impl Decoder {
-    /// Uploads `decoder.*`, but for the keys and values of cross-attention, and `poi_head.weight`. `cross_attention` is the
-    /// kernel of its blocks.
+    /// Uploads `decoder.*`, but for the keys and values of cross-attention, and `poi_head.weight`, to be run by the kernels
+    /// of `choice`.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
     pub fn load(
         upload: Upload,
-        cross_attention: Code,
+        choice: Choice,
         config: &ModelConfig,
         shape: Shape,
     ) -> Result<Self, DeviceError> {
+        let block = |l| DecoderBlock::load(upload, choice.cross_attention, &format!("decoder.{l}"), shape);
         Ok(Self {
             shape,
-            blocks: (0..config.decoder_layers)
-                .map(|l| DecoderBlock::load(upload, cross_attention, &format!("decoder.{l}"), shape))
-                .collect::<Result<_, _>>()?,
+            form: choice.search,
+            blocks: (0..config.decoder_layers).map(block).collect::<Result<_, _>>()?,
             norm: upload.vector("decoder.norm.weight")?,
             heads: upload.matrix(&["poi_head.weight"], shape.d)?,
         })
@@ -82,7 +90,7 @@ impl Decoder {
     /// Room for searches of up to `beams` over `positions` positions.
     ///
     /// # Errors
-    /// [`DeviceError::OutOfMemory`].
+    /// [`DeviceError::OutOfMemory`], [`DeviceError::Failed`].
     pub fn state(
         &self,
         stream: &Arc<dyn Stream>,
@@ -102,7 +110,19 @@ impl Decoder {
             logits: Buffer::new(stream, rows * config.codebook_size)?,
             scratch: DecoderScratch::new(stream, beams, self.shape)?,
             positions,
+            team: self.team(&**stream)?,
+            barrier: Buffer::zeroed(stream, 2)?,
         })
+    }
+
+    /// The team that the form of the search asks for, where it fits on the device.
+    fn team(&self, stream: &dyn Stream) -> Result<Option<Team>, DeviceError> {
+        let (d, head_size) = (self.shape.d, self.shape.head_size());
+        match self.form {
+            SearchForm::Graph => Ok(None),
+            SearchForm::Cluster => decode_step::cluster(stream, d, head_size),
+            SearchForm::Grid => decode_step::grid(stream, d, head_size),
+        }
     }
 
     /// Runs all rows at a position: their hidden states h_t and, if `head` names a code layer, its logits are left in
@@ -122,18 +142,16 @@ impl Decoder {
         head: Option<usize>,
         state: &mut DecoderState,
     ) -> Result<(), DeviceError> {
+        if let Some(team) = state.team {
+            let arguments = self.arguments(config, table, angles, encoder, step, head, state);
+            return decode_step(stream, team, self.shape.head_size(), arguments);
+        }
         let Shape { d, eps, .. } = self.shape;
         let m = step.beams.requests * step.beams.beams;
         embeddings(stream, table, step.tokens, None, m, d, state.x.ptr_mut())?;
         let rows = Rows { shape: self.shape, angles, x: state.x.ptr_mut(), m };
         for (l, block) in self.blocks.iter().enumerate() {
-            let cache = SelfCache {
-                keys: state.keys[l].ptr_mut(),
-                values: state.values[l].ptr_mut(),
-                ancestors: step.ancestors,
-                positions: state.positions,
-                newest: step.newest,
-            };
+            let cache = state.cache(l, step);
             let cross = encoder.0.cross(encoder.1, l);
             block.run(stream, rows, Context { beams: step.beams, cache, cross }, &mut state.scratch)?;
         }
@@ -149,6 +167,58 @@ impl Decoder {
         }
     }
 
+    #[allow(clippy::too_many_arguments)]
+    fn arguments(
+        &self,
+        config: &ModelConfig,
+        table: Ptr<bf16>,
+        angles: Ptr<f32>,
+        encoder: (&Encoder, &EncoderState),
+        step: Step,
+        head: Option<usize>,
+        state: &mut DecoderState,
+    ) -> DecodeStep {
+        let Step { beams, position, newest, tokens, ancestors } = step;
+        let (rows, codes) = (beams.requests * beams.beams, config.codebook_size);
+        let mut layers = [Layer::zeroed(); MOST_LAYERS];
+        for (l, (layer, block)) in layers.iter_mut().zip(&self.blocks).enumerate() {
+            *layer = block.layer(state.cache(l, step), encoder.0.cross(encoder.1, l));
+        }
+        let CrossKeys { offsets, stride, .. } = encoder.0.cross(encoder.1, 0);
+        let DecoderArrays { qkv, q, attended, hidden, partials, counters } = state.scratch.arrays(beams);
+        DecodeStep {
+            layers,
+            table,
+            angles,
+            norm: self.norm.ptr(),
+            head: head.map_or(Ptr::NULL, |layer| self.heads.at(layer * codes)),
+            tokens,
+            ancestors,
+            newest,
+            offsets,
+            x: state.x.ptr_mut(),
+            qkv,
+            q,
+            attended,
+            hidden,
+            partials,
+            counters,
+            states: state.hidden.at_mut(position * rows * self.shape.d),
+            logits: state.logits.ptr_mut(),
+            team: state.barrier.ptr_mut(),
+            layer_count: size(self.blocks.len()),
+            requests: size(beams.requests),
+            beams: size(beams.beams),
+            heads: size(self.shape.heads),
+            ffn: size(self.shape.ffn),
+            codes: size(codes),
+            positions: size(state.positions),
+            cross_stride: size(stride),
+            chunks: size(beams.chunks()),
+            eps: self.shape.eps,
+        }
+    }
+
     /// Bytes of the weights on the device.
     pub fn bytes(&self) -> usize {
         let blocks = self.blocks.iter().map(DecoderBlock::bytes).sum::<usize>();
@@ -157,9 +227,21 @@ impl Decoder {
 }
 
 impl DecoderState {
+    /// The keys and values of block `l`.
+    fn cache(&mut self, l: usize, step: Step) -> SelfCache {
+        SelfCache {
+            keys: self.keys[l].ptr_mut(),
+            values: self.values[l].ptr_mut(),
+            ancestors: step.ancestors,
+            positions: self.positions,
+            newest: step.newest,
+        }
+    }
+
     /// Bytes on the device.
     pub fn bytes(&self) -> usize {
         let caches = self.keys.iter().chain(&self.values).map(Buffer::bytes).sum::<usize>();
-        self.x.bytes() + caches + self.hidden.bytes() + self.logits.bytes() + self.scratch.bytes()
+        let arrays = self.x.bytes() + self.hidden.bytes() + self.logits.bytes() + self.barrier.bytes();
+        arrays + caches + self.scratch.bytes()
     }
 }

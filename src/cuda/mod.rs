@@ -17,6 +17,7 @@ pub mod choice;
 pub mod creative;
 pub mod creative_choose;
 pub mod creative_input;
+pub mod decode_step;
 pub mod decoder;
 #[cfg(feature = "cuda")]
 pub mod driver;
@@ -66,6 +67,7 @@ pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
         beam_self_attention::KERNELS,
         creative_choose::KERNELS,
         creative_input::KERNELS,
+        decode_step::KERNELS,
         embed::KERNELS,
         linear::KERNELS,
         linear_f32::KERNELS,

@@ -65,7 +65,7 @@ impl DeviceModel {
             table: Buffer::from_slice(stream, &table)?,
             angles: Buffer::from_slice(stream, rotary(config).table())?,
             encoder: Encoder::load(encoder, choice, config, shape)?,
-            decoder: Decoder::load(decoder, choice.cross_attention, config, shape)?,
+            decoder: Decoder::load(decoder, choice, config, shape)?,
             creative: CreativeDecoder::load(decoder, choice.cross_attention, config, shape)?,
             reward: RewardModel::load(stream, config, weights)?,
             payment: PaymentNetwork::load(stream, config, weights)?,

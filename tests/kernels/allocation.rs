@@ -181,6 +181,31 @@ fn hoppers_kernels_show_the_lists_of_the_cpu() {
     }
 }
 
+/// The persistent form of the search decides about time alone.
+#[test]
+fn the_persistent_search_gives_the_bits_of_the_graph() {
+    for stream in hopper_streams().into_iter().take(1) {
+        let launched = Arc::new(Mutex::new(BTreeSet::new()));
+        let note = launched.clone();
+        let hook = move |kernel: &'static Kernel| {
+            note.lock().unwrap().insert(kernel.name);
+        };
+        let watched: Arc<dyn Stream> = Watched::new(stream.clone(), Box::new(hook));
+        let mut rng = world::rng(&stream.describe());
+        for _ in 0..3 {
+            let world = world(&mut rng);
+            let requests = world.requests(8, &mut rng);
+            let [graph, persistent] = [(&stream, Kernels::Portable), (&watched, Kernels::Persistent)]
+                .map(|(stream, kernels)| gpu_with(&world, stream, kernels));
+            assert_eq!(persistent.backend(), graph.backend());
+            assert_eq!(persistent.allocate(&requests), graph.allocate(&requests));
+        }
+        let launched = launched.lock().unwrap();
+        assert!(launched.iter().any(|name| name.starts_with("decode_step_cluster")), "{launched:?}");
+        assert!(!launched.contains("embed"), "{launched:?}");
+    }
+}
+
 #[test]
 fn an_engine_names_hoppers_kernels_and_refuses_them_on_the_cpu() {
     let [world, narrow] = [1, 2].map(|num_heads| {
@@ -198,9 +223,11 @@ fn an_engine_names_hoppers_kernels_and_refuses_them_on_the_cpu() {
         let expected = stream.kind() + ", hopper encoder_products encoder_fusion decoder_products";
         assert_eq!(backend(&narrow, Kernels::Hopper), expected);
     }
-    let builder = Engine::builder().model(world.path()).gpu_kernels(Kernels::Hopper);
-    let refused = builder.build().err().unwrap().to_string();
-    assert!(refused.contains("gpu_kernels"), "{refused}");
+    for kernels in [Kernels::Hopper, Kernels::Persistent] {
+        let builder = Engine::builder().model(world.path()).gpu_kernels(kernels);
+        let refused = builder.build().err().unwrap().to_string();
+        assert!(refused.contains("gpu_kernels"), "{refused}");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub struct EngineArgs {
     /// Where to run: cpu or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: Device,
-    /// Kernels of a GPU where there are several for one operation: measured (the faster ones), portable or hopper.
+    /// Kernels of a GPU where there are several for one operation: measured (the faster ones), portable, hopper or persistent.
     #[arg(long, default_value_t)]
     gpu_kernels: Kernels,
     /// Threads; as many as the machine has unless given.

@@ -27,7 +27,7 @@ pub struct ReplayArgs {
     /// Where to run: cpu or cuda:N. On the CPU products are in the precision of the record.
     #[arg(long, default_value = "cpu")]
     device: Device,
-    /// Kernels of the GPU, as they were when the records were written: measured, portable or hopper.
+    /// Kernels of the GPU, as they were when the records were written: measured, portable, hopper or persistent.
     #[arg(long, default_value_t)]
     gpu_kernels: Kernels,
     /// Threads; as many as the machine has unless given.

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable};
 use half::bf16;
 
 use super::Address;
@@ -88,11 +88,13 @@ elements!(
 );
 
 /// An array in device memory that a kernel reads.
-#[derive(Debug)]
+#[derive(Debug, Pod, Zeroable)]
+#[repr(transparent)]
 pub struct Ptr<T>(pub(super) Address, pub(super) PhantomData<T>);
 
 /// An array in device memory that a kernel writes.
-#[derive(Debug)]
+#[derive(Debug, Pod, Zeroable)]
+#[repr(transparent)]
 pub struct PtrMut<T>(pub(super) Address, pub(super) PhantomData<T>);
 
 impl<T> Clone for Ptr<T> {
