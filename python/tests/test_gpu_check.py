@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from benchreport import packed  # noqa: E402
 
 NVIDIA_SMI = """
 case "$*" in
@@ -68,7 +70,7 @@ TORCH = "import json\nprint(json.dumps({'torch': '2', 'device': 'stand-in', 'fig
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Path:
-    """What `gpu-check stage` makes, with shell scripts for its programs, and an `nvidia-smi`."""
+    """What `gpu-check stage` makes, with shell scripts for its programs, two of them packed, and an `nvidia-smi`."""
     for name, text in {
         "kernels": KERNELS,
         "bench": BENCH,
@@ -86,6 +88,8 @@ def stage(tmp_path: Path) -> Path:
     (tmp_path / "torch_kernels.py").write_text(TORCH)
     (tmp_path / "torch_ega.py").write_text(TORCH_EGA)
     (tmp_path / "commit").write_text("abc\n")
+    for program in ("bench", "bidslate"):
+        packed.pack(tmp_path / program)
     return tmp_path
 
 
