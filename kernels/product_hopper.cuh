@@ -13,8 +13,8 @@
 //
 // The blocks of a cluster have the same rows of x. Each copies 1 / C of them to all C, so a stage
 // is full when the bytes of all C are there, and empty when the warps of all C have waited for the
-// products that read it. A warp says so only of stages that are filled again: then nobody reaches
-// for the shared memory of a block that has ended.
+// products that read it. No block ends before the last of its stages is empty, so nobody reaches
+// for the shared memory of one that has ended, and none of its copies is still under way.
 //
 // An element is one sequence of wgmma over k from 0 up with an f32 sum: it does not depend on m, n,
 // ROWS or C. The instruction sums 16 of k at once in an order of its own, so the bits are not those
@@ -81,8 +81,6 @@ struct Ring {
   PTX_FN uint32_t empty(int chunk) const { return full(chunk) + STAGES * 8; }
   // Of the phase in which a chunk's stage is full of it.
   PTX_FN static uint32_t parity(int chunk) { return chunk / STAGES & 1; }
-  // Whether a chunk's stage is filled again.
-  PTX_FN static bool refilled(int chunk, int chunks) { return chunk + STAGES < chunks; }
 
   // By one thread; a barrier of all that use it must follow.
   PTX_FN void init() const {
@@ -94,7 +92,8 @@ struct Ring {
   }
 };
 
-// By one thread: copies every chunk of k into the ring as soon as its stage is empty.
+// By one thread: copies every chunk of k into the ring as soon as its stage is empty, and waits
+// until all of the cluster are done with the last ones.
 template <int ROWS>
 PTX_FN void fill(Ring<ROWS> ring, const TensorMap* x, const TensorMap* w, int chunks) {
   const uint32_t blocks = cluster_blocks(), part = cluster_rank() * (ROWS / blocks);
@@ -110,6 +109,9 @@ PTX_FN void fill(Ring<ROWS> ring, const TensorMap* x, const TensorMap* w, int ch
       bulk_load_2d_multicast(to, x, chunk * DEPTH, row0, full, (1u << blocks) - 1);
     }
   }
+  for (int chunk = max(chunks - ring.STAGES, 0); chunk < chunks; chunk++) {
+    mbar_wait_cluster(ring.empty(chunk), ring.parity(chunk));
+  }
 }
 
 // Operand rows of 128 bytes from `address` on, from `step` times 16 of k.
@@ -117,11 +119,17 @@ PTX_FN uint64_t operand(uint32_t address, int step) {
   return matrix_descriptor(address + step * 32, 0, 8 * ROW_BYTES, MatrixSwizzle::BYTES_128);
 }
 
+// Says to every block of the cluster that this warp is done with a chunk.
+template <int ROWS>
+PTX_FN void release(Ring<ROWS> ring, int chunk) {
+  const uint32_t lane = threadIdx.x % 32;
+  if (lane < cluster_blocks()) mbar_arrive_cluster(cluster_address(ring.empty(chunk), lane));
+}
+
 // By a warpgroup: sums += its 64 rows of x times the tile's rows of w.
 template <int ROWS>
 PTX_FN void multiply(Sums& sums, Ring<ROWS> ring, int chunks) {
-  const uint32_t rows = threadIdx.x / 128 * 64 * ROW_BYTES, lane = threadIdx.x % 32;
-  const bool signals = lane < cluster_blocks();
+  const uint32_t rows = threadIdx.x / 128 * 64 * ROW_BYTES;
   wgmma_settle(sums);
   for (int chunk = 0; chunk < chunks; chunk++) {
     mbar_wait(ring.full(chunk), ring.parity(chunk));
@@ -132,11 +140,10 @@ PTX_FN void multiply(Sums& sums, Ring<ROWS> ring, int chunks) {
     }
     wgmma_commit();
     wgmma_wait<1>();
-    if (signals && chunk > 0 && ring.refilled(chunk - 1, chunks)) {
-      mbar_arrive_cluster(cluster_address(ring.empty(chunk - 1), lane));
-    }
+    if (chunk > 0) release(ring, chunk - 1);
   }
   wgmma_wait<0>();
+  if (chunks > 0) release(ring, chunks - 1);
   wgmma_settle(sums);
 }
 
