@@ -27,6 +27,8 @@ mod emulator;
 mod engines;
 #[path = "load/experiment.rs"]
 mod experiment;
+#[path = "gpu/fused.rs"]
+mod fused;
 #[path = "../tests/kernels/gpu.rs"]
 mod gpu;
 #[path = "load/latencies.rs"]

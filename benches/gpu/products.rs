@@ -9,8 +9,9 @@ use bidslate::error::DeviceError;
 use criterion::{Criterion, Throughput};
 
 use crate::device::{Cache, Device};
+use crate::fused;
 
-const EPS: f32 = 1e-6;
+pub const EPS: f32 = 1e-6;
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {
     for d in device.hidden_sizes() {
@@ -23,11 +24,12 @@ pub fn bench(criterion: &mut Criterion, device: &Device) {
             }
             normed(criterion, device, m, 3 * d, d);
             gated(criterion, device, m, 3 * d, d);
+            fused::bench(criterion, device, m, d);
         }
     }
 }
 
-fn flops(m: usize, n: usize, k: usize) -> Throughput {
+pub fn flops(m: usize, n: usize, k: usize) -> Throughput {
     Throughput::Elements((2 * m * n * k) as u64)
 }
 

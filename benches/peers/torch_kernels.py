@@ -72,6 +72,49 @@ def swiglu(m, ffn, d):
     return {"rms_norm, matmul, silu": median_ns(work, inputs), "compiled": median_ns(compiled, inputs)}
 
 
+def best(work, inputs, what):
+    """The times of `work` as it stands and compiled."""
+    return {what: median_ns(work, inputs), "compiled": median_ns(torch.compile(work), inputs)}
+
+
+def linear_rotary(m, n, k):
+    """Heads of queries and keys, two thirds of the columns, turn by angles of their rows."""
+    heads = n // 3 * 2 // HEAD_SIZE
+    cosine, sine = (random(m, 1, HEAD_SIZE // 2, dtype=torch.float32) for _ in range(2))
+
+    def work(x, w):
+        turned, values = F.linear(x, w).split((heads * HEAD_SIZE, n - heads * HEAD_SIZE), dim=-1)
+        low, high = turned.unflatten(-1, (heads, HEAD_SIZE)).chunk(2, dim=-1)
+        turned = torch.cat((low * cosine - high * sine, high * cosine + low * sine), dim=-1).bfloat16()
+        return torch.cat((turned.flatten(-2), values), dim=-1)
+
+    inputs = copies(lambda: (random(m, k), random(n, k)), 2 * (m * k + n * k + m * n))
+    return best(work, inputs, "matmul, rotary")
+
+
+def linear_swiglu(m, ffn, k):
+    def work(x, w):
+        gate, up = F.linear(x, w).chunk(2, dim=-1)
+        return F.silu(gate) * up
+
+    inputs = copies(lambda: (random(m, k), random(2 * ffn, k)), 2 * (m * k + 2 * ffn * k + m * ffn))
+    return best(work, inputs, "matmul, silu")
+
+
+def linear_norm(m, n, k):
+    weight = torch.ones(n, device="cuda")
+
+    def work(x, a, w):
+        x += F.linear(a, w)
+        return F.rms_norm(x, (n,), weight, 1e-6).bfloat16()
+
+    def make():
+        return random(m, n, dtype=torch.float32), random(m, k), random(n, k)
+
+    inputs = copies(make, 2 * (m * k + n * k + m * n) + 8 * m * n)
+    return best(work, inputs, "matmul, addition, rms_norm")
+
+
 def attend(requests, queries, keys, heads):
     size = 2 * requests * heads * HEAD_SIZE * (2 * queries + 2 * keys)
     inputs = copies(lambda: tuple(random(requests, heads, n, HEAD_SIZE) for n in (queries, keys, keys)), size)
@@ -106,6 +149,9 @@ PEERS = {
     r"linear(?:_hopper)? (\d+)x(\d+)x(\d+)/gpu": linear,
     r"norm_linear (\d+)x(\d+)x(\d+)/gpu": norm_linear,
     r"swiglu (\d+)x(\d+)x(\d+)/gpu": swiglu,
+    r"linear_rotary_hopper (\d+)x(\d+)x(\d+)/gpu": linear_rotary,
+    r"linear_swiglu_hopper (\d+)x(\d+)x(\d+)/gpu": linear_swiglu,
+    r"linear_norm(?:_hopper)? (\d+)x(\d+)x(\d+)/gpu": linear_norm,
     r"attention(?:_hopper)? (\d+)x(\d+), (\d+) heads/gpu": lambda requests, n, heads: attend(requests, n, n, heads),
     r"beam_attention(?:_hopper)? (\d+)x(\d+) over (\d+), (\d+) heads/gpu": attend,
     r"quantize (\d+)x(\d+)x(\d+)x(\d+)/gpu": quantize,

@@ -47,7 +47,8 @@ KERNELS = (
     (r"auction (?P<what>\w+), (?P<batch>\d+) of .+/(gpu|cpu)", "auction", None),
     (r"auction_regret (?P<what>\w+), (?P<batch>\d+) of .+/(gpu|cpu)", "regret", None),
     (r"quantize (?P<batch>\d+)x(?P<what>[\dx]+)/(gpu|cpu)", "quantizer", "f32"),
-    (r"(?P<kernel>linear|linear_hopper|norm_linear|swiglu) (?P<what>[\dx]+)/gpu", None, "bf16"),
+    (r"(?P<kernel>linear|linear_norm|norm_linear|swiglu) (?P<what>[\dx]+)/gpu", None, "bf16"),
+    (r"(?P<kernel>linear(?:_rotary|_swiglu|_norm)?_hopper) (?P<what>[\dx]+)/gpu", None, "bf16"),
     (r"(?P<kernel>(?:beam_)?attention(?:_hopper)?) (?P<what>.+)/gpu", None, "bf16"),
 )
 # The order of tables and plots.
@@ -71,6 +72,10 @@ ORDER = (
     "linear_hopper",
     "norm_linear",
     "swiglu",
+    "linear_rotary_hopper",
+    "linear_swiglu_hopper",
+    "linear_norm",
+    "linear_norm_hopper",
 )
 
 

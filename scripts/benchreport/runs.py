@@ -18,6 +18,21 @@ GATES = (
     ("output projection + residual", "no slower than cuBLASLt and an addition", "linear 14336x512x1536/gpu"),
     ("SwiGLU", "no slower than cuBLASLt and kernels of their own", "swiglu 14336x1536x512/gpu"),
     (
+        "QKV + rotary, Hopper's",
+        "faster than cuBLASLt and kernels of their own",
+        "linear_rotary_hopper 14336x1536x512/gpu",
+    ),
+    (
+        "output projection + residual + norm, Hopper's",
+        "faster than cuBLASLt and kernels of their own",
+        "linear_norm_hopper 14336x512x1536/gpu",
+    ),
+    (
+        "SwiGLU, Hopper's",
+        "faster than cuBLASLt and kernels of their own",
+        "linear_swiglu_hopper 14336x1536x512/gpu",
+    ),
+    (
         "beam cross-attention",
         "170 TFLOP/s from device memory, 295 from L2",
         "beam_attention 32x64 over 1792, 8 heads/gpu",
