@@ -88,9 +88,9 @@ point operations, bytes or requests, as the bench does. A steady load is half of
 OFF = [
     "Off unless `--gpu-kernels hopper` asks for them, and run on the emulator alone: `linear_hopper.cu` (bulk copies",
     "and wgmma in place of `linear.cu`), `linear_rotary_hopper.cu`, `linear_swiglu_hopper.cu` and",
-    "`linear_norm_hopper.cu` (the same with epilogues, in place of the encoder's other products and norms; rows of",
-    "1,024 columns not even there) and, for heads of 64, `attention_hopper.cu` (the same in place of `attention.cu`) and",
-    "`beam_attention_hopper.cu` (the same and clusters in place of `beam_attention.cu`).",
+    "`linear_norm_hopper.cu` (the same with epilogues, in place of the encoder's other products and norms) and, for",
+    "heads of 64, `attention_hopper.cu` (the same in place of `attention.cu`) and `beam_attention_hopper.cu` (the same",
+    "and clusters in place of `beam_attention.cu`).",
     "",
     "Off unless `--gpu-kernels persistent` asks for it, and run on the emulator alone: `decode_step.cu` (a position of",
     "the POI decoder in one launch, by clusters or by a cooperative grid).",

@@ -149,8 +149,8 @@ impl Emulator {
         unsafe { self.launch_clusters(name, grid, block, 1, shared_bytes, arguments) }
     }
 
-    /// [`Emulator::launch`] in clusters of `cluster` blocks along x, at most 16 blocks and 1024 threads of whole warps.
-    /// Their shared memory is the dynamic one alone.
+    /// [`Emulator::launch`] in clusters of `cluster` blocks along x, at most 16 blocks and 1024 threads of whole
+    /// warps (2048 in the plain build). Their shared memory is the dynamic one alone.
     ///
     /// # Errors
     /// A [`Fault`].
@@ -171,7 +171,8 @@ impl Emulator {
     }
 
     /// [`Emulator::launch_clusters`] of a grid whose blocks all run at the same time and may wait for each other: at
-    /// most 16 blocks and 1024 threads of whole warps in all. Their shared memory is the dynamic one alone.
+    /// most 16 blocks and 1024 threads of whole warps (2048 in the plain build) in all. Their shared memory is the dynamic
+    /// one alone.
     ///
     /// # Errors
     /// A [`Fault`].

@@ -142,8 +142,8 @@ const char* refusal(const RawLaunch& launch) {
   if (grid[0] % launch.cluster) return "a grid that is not whole clusters";
   uint64_t blocks = blocks_at_once(launch);
   if (blocks > kMaxBlocks) return "a cooperative launch of more than 16 blocks: not emulated";
-  if (blocks > 1 && (threads % kWarpLanes || threads * blocks > kMaxThreads)) {
-    return "more than 1024 threads in blocks that run at the same time, or partial warps: not "
+  if (blocks > 1 && (threads % kWarpLanes || threads * blocks > kMaxWarps * kWarpLanes)) {
+    return "more warps than there are for blocks that run at the same time, or partial ones: not "
            "emulated";
   }
   return nullptr;

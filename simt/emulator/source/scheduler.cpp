@@ -12,21 +12,21 @@ namespace {
 constexpr uint64_t kMaxIdleYields = 1 << 20;
 
 // The first set bit of `bits` != 0 after `from`, going up and round.
-unsigned next_above(uint32_t bits, unsigned from) {
-  uint32_t above = from < 31 ? bits & (~0u << (from + 1)) : 0;
-  return unsigned(__builtin_ctz(above ? above : bits));
+unsigned next_above(uint64_t bits, unsigned from) {
+  uint64_t above = from < 63 ? bits & (~uint64_t{0} << (from + 1)) : 0;
+  return unsigned(__builtin_ctzll(above ? above : bits));
 }
 
 // The first set bit before `from`, going down and round.
-unsigned next_below(uint32_t bits, unsigned from) {
-  uint32_t below = bits & ((1u << from) - 1);
-  return 31 - unsigned(__builtin_clz(below ? below : bits));
+unsigned next_below(uint64_t bits, unsigned from) {
+  uint64_t below = bits & ((uint64_t{1} << from) - 1);
+  return 63 - unsigned(__builtin_clzll(below ? below : bits));
 }
 
-unsigned any_bit(uint32_t bits, Random& random) {
-  for (uint32_t skip = random.below(uint32_t(__builtin_popcount(bits))); skip; skip--)
+unsigned any_bit(uint64_t bits, Random& random) {
+  for (uint32_t skip = random.below(uint32_t(__builtin_popcountll(bits))); skip; skip--)
     bits &= bits - 1;
-  return unsigned(__builtin_ctz(bits));
+  return unsigned(__builtin_ctzll(bits));
 }
 
 // The ready fiber that runs after lane `lane` of warp `warp`, or null.
@@ -84,7 +84,7 @@ void make_unready(Fiber* fiber, Status status) {
   Worker& worker = *fiber->worker;
   Warp& warp = worker.warps[fiber->warp];
   warp.ready &= ~(1u << fiber->lane);
-  if (!warp.ready) worker.ready_warps &= ~(1u << fiber->warp);
+  if (!warp.ready) worker.ready_warps &= ~(uint64_t{1} << fiber->warp);
 }
 
 void switch_to(Fiber* from, Fiber* to) {
@@ -222,7 +222,7 @@ void prepare_fiber(Worker& worker, unsigned index, uint64_t first, dim3 block_si
 void reset_blocks(Worker& worker) {
   worker.warp_count = (worker.threads + kWarpLanes - 1) / kWarpLanes;
   worker.live = worker.threads;
-  worker.ready_warps = uint32_t((uint64_t{1} << worker.warp_count) - 1);
+  worker.ready_warps = ~uint64_t{0} >> (64 - worker.warp_count);
   worker.idle_yields = 0;
   worker.block_waits = 0;
   worker.mbarriers.clear();
@@ -261,7 +261,7 @@ void run_blocks(Worker& worker, uint64_t first, dim3 block_size, dim3 grid_size)
 void wake(Fiber* fiber) {
   Worker& worker = *fiber->worker;
   worker.warps[fiber->warp].ready |= 1u << fiber->lane;
-  worker.ready_warps |= 1u << fiber->warp;
+  worker.ready_warps |= uint64_t{1} << fiber->warp;
   worker.idle_yields = 0;
 }
 

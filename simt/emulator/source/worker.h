@@ -18,8 +18,9 @@
 namespace simt {
 
 inline constexpr unsigned kWarpLanes = 32;
-inline constexpr unsigned kMaxThreads = 1024;
-inline constexpr unsigned kMaxWarps = kMaxThreads / kWarpLanes;
+inline constexpr unsigned kMaxThreads = 1024;  // of a block
+// Of all blocks that run at the same time.
+inline constexpr unsigned kMaxWarps = Checker::kMostWarps;
 inline constexpr unsigned kBarriers = 16;
 // What a block of sm_90 may have at most: 227 KiB.
 inline constexpr uint32_t kMaxDynamicShared = 232448;
@@ -67,7 +68,7 @@ struct Barrier {
   unsigned expected;            // threads; 0 for all that are alive (__syncthreads)
   uint32_t generation;          // completed uses
   uint32_t waiting[kMaxWarps];  // lanes that wait
-  uint32_t syncing_warps;       // that wait with an explicit count, and so take part in `clock`
+  uint64_t syncing_warps;       // that wait with an explicit count, and so take part in `clock`
   unsigned count;               // of true predicates, for __syncthreads_count and its siblings
   unsigned last_count, last_arrived;
   ReleaseClock clock;
@@ -129,7 +130,7 @@ struct Worker {
   unsigned blocks, cluster_blocks, block_threads, block_warps;
   unsigned threads, warp_count, live;
   unsigned live_in_block[kMaxBlocks];
-  uint32_t ready_warps;
+  uint64_t ready_warps;
   uint64_t idle_yields;  // since something other than a yield happened
   Warp warps[kMaxWarps];
   Barrier barriers[kMaxBlocks][kBarriers];

@@ -68,6 +68,8 @@ enum class Access { kRead, kWrite, kAtomicRead, kAtomicStore, kAtomicUpdate };
 class Checker {
  public:
   static constexpr bool kEnabled = true;
+  // Of blocks that run at the same time: as many as a Cell can name.
+  static constexpr unsigned kMostWarps = 32;
 
   Checker();
 

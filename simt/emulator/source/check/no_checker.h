@@ -18,6 +18,8 @@ struct ReleaseClock {};
 class Checker {
  public:
   static constexpr bool kEnabled = false;
+  // Of blocks that run at the same time.
+  static constexpr unsigned kMostWarps = 64;
 
   void begin_launch(Worker&, const LoadedLibrary&) {}
   void end_launch() {}
