@@ -36,7 +36,7 @@ struct ExpandScratch {
 PTX_FN unsigned used_words(unsigned slots, unsigned layers) { return slots * (layers + 1); }
 
 // What an expansion comes to, beside ln z of every way on.
-struct Ways {
+struct __align__(16) Ways {
   unsigned count;  // of ways on, 1 where the beam itself is the only one
   unsigned hole;   // HOLE of search.cuh
   unsigned first;  // the node of the first child

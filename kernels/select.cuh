@@ -42,10 +42,11 @@ struct Kept {
   }
 };
 
-// Ranks `count` elements: ranked[i] becomes the position of the i-th best. Each is held against all
-// others by four lanes. Block-wide; the elements are there and a barrier must follow.
+// Ranks `count` elements: calls place(rank, i) for each, 0 being the rank of the best. Each is held
+// against all others by four lanes. Block-wide.
+template <class Rank>
 PTX_FN void rank_all(const unsigned long long* key, const unsigned* position, unsigned count,
-                     unsigned* ranked) {
+                     Rank place) {
   constexpr unsigned LANES = 4;
   const unsigned lane = threadIdx.x % 32;
   for (unsigned base = threadIdx.x - lane; base < count * LANES; base += blockDim.x) {
@@ -58,7 +59,7 @@ PTX_FN void rank_all(const unsigned long long* key, const unsigned* position, un
 #pragma unroll
     for (unsigned lanes = 1; lanes < LANES; lanes *= 2)
       rank += __shfl_xor_sync(0xffffffff, rank, lanes);
-    if (there && lane % LANES == 0) ranked[rank] = x.position;
+    if (there && lane % LANES == 0) place(rank, i);
   }
 }
 
@@ -111,7 +112,8 @@ PTX_FN unsigned keep_best(const Kept& kept, Top& top, unsigned (&filled)[2], con
   });
   __syncthreads();
   const unsigned count = filled[1];
-  rank_all(kept.key, kept.position, count, kept.ranked);
+  rank_all(kept.key, kept.position, count,
+           [&](unsigned rank, unsigned i) { kept.ranked[rank] = kept.position[i]; });
   __syncthreads();
   return count;
 }

@@ -56,6 +56,9 @@ fn a_decode_step_counts_all_beams_over_one_request() {
     let bytes = 2 * (192 + 20) + 2 * 2 * 5 * 4 + 4 * 2 * 4 * (2 + 3) + 3 * (4 + 16 + 20);
     assert_eq!(Stages::new(&small(), 1).decode_step(2), Work { flops, bytes });
     assert_eq!(Stages::new(&small(), 1).select(), Work { flops: 0, bytes: 4 * 3 * 5 });
+    // The head, and the rows before and behind their norm.
+    let (flops, bytes) = (2 * 3 * 20, 2 * 20 + 2 * 4 * 3 * 4);
+    assert_eq!(Stages::new(&small(), 1).search_step(), Work { flops, bytes });
 }
 
 #[test]

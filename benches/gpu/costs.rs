@@ -127,6 +127,15 @@ impl<'c> Stages<'c> {
         Work { flops: 0, bytes: F32 * self.beams * self.config.codebook_size }
     }
 
+    /// A step of the search from the decoder's rows, which it norms and keeps.
+    pub fn search_step(&self) -> Work {
+        let ModelConfig { hidden_size: d, codebook_size, .. } = *self.config;
+        Work {
+            flops: 2 * self.beams * d * codebook_size,
+            bytes: BF16 * d * codebook_size + 2 * F32 * self.beams * d,
+        }
+    }
+
     /// The creative of every slot of every list.
     pub fn creative(&self) -> Work {
         let ModelConfig { hidden_size: d, codebook_size, creative_code_layers: layers, .. } = *self.config;

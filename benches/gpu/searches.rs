@@ -1,52 +1,111 @@
-//! The search without the decoder: bid weights, masks, log-softmax, the best continuations, items and policy.
+//! The search without the decoder: bid weights, masks, log-softmax, the best continuations, items and policy; and with the
+//! decoder's head before it, as launches of their own and as one.
 
 use bidslate::catalog::Catalog;
-use bidslate::cuda::search::{Search, SearchLimits, SearchRequest};
+use bidslate::cuda::launch::Buffer;
+use bidslate::cuda::norm_linear::{NormedRows, Projected, norm_linear};
+use bidslate::cuda::search::{Head, Search, SearchLimits, SearchRequest};
 use bidslate::decode::candidates::Ads;
+use bidslate::error::DeviceError;
 use bidslate::model::config::{ModelConfig, ModelSize};
 use bidslate::synthetic;
 use criterion::Criterion;
+use half::bf16;
 
-use crate::costs::{Stages, throughput};
+use crate::costs::{Stages, Work, throughput};
 use crate::device::{Cache, Device};
 use crate::rules::rules;
 
+const EPS: f32 = 1e-6;
+
 pub fn bench(criterion: &mut Criterion, device: &Device) {
+    let config = ModelConfig::of_size(device.pick(ModelSize::Base, ModelSize::Tiny));
     for items in device.pick(vec![20_000, 1_000_000], vec![500]) {
         for requests in device.batches() {
-            whole(criterion, device, items, requests);
+            bench_searches(criterion, device, &config, items, requests);
         }
     }
 }
 
-/// Every step of searches over all ads, recorded as one graph; the logits are the same at each.
-fn whole(criterion: &mut Criterion, device: &Device, items: usize, requests: usize) {
-    let config = ModelConfig::of_size(device.pick(ModelSize::Base, ModelSize::Tiny));
-    let columns = synthetic::catalog(&config, items, 1);
-    let catalog = Catalog::from_columns(columns, &config).expect("a catalog");
+/// Searches over all ads of a catalog of `items`.
+fn bench_searches(
+    criterion: &mut Criterion,
+    device: &Device,
+    config: &ModelConfig,
+    items: usize,
+    requests: usize,
+) {
+    let columns = synthetic::catalog(config, items, 1);
+    let catalog = Catalog::from_columns(columns, config).expect("a catalog");
     let snapshot = catalog.snapshot();
-    let (ads, rules) = (Ads::all(&snapshot), rules(&config));
-    let asked: Vec<_> = (0..requests)
-        .map(|_| SearchRequest {
-            rules: &rules,
-            snapshot: &snapshot,
-            ads: &ads,
-            organic: &[],
-            excluded: None,
-        })
-        .collect();
+    let (ads, rules) = (Ads::all(&snapshot), rules(config));
+    let request =
+        SearchRequest { rules: &rules, snapshot: &snapshot, ads: &ads, organic: &[], excluded: None };
     let limits = SearchLimits { requests, beams: config.beam_width, slots: config.list_len, candidates: 1 };
     let (layers, codes) = (config.poi_code_layers, config.codebook_size);
-    let mut search = Search::new(&device.stream, limits, layers, codes).expect("device memory");
-    let logits = device.upload(&device.numbers(requests * config.beam_width * codes));
-    search.begin(&asked, config.beam_width).expect("a search");
-    let steps = config.list_len * layers;
-    let mut all = || (0..steps).try_for_each(|_| search.advance(logits.ptr()));
-    let recorded = device.stream.capture(&mut all).expect("a graph");
-    let name = format!("search {requests}x{} beams, {steps} steps, {items} items", config.beam_width);
-    let least = throughput(Stages::new(&config, requests).select() * steps);
-    device.bench(criterion, &name, least, Cache::Warm, |_| {
-        search.begin(&asked, config.beam_width)?;
-        recorded.launch()
+    let search = Search::new(&device.stream, limits, layers, codes).expect("device memory");
+    let mut searches = Searches { criterion, device, search, asked: vec![request; requests] };
+
+    let (beams, least) = (config.beam_width, Stages::new(config, requests));
+    let steps = least.steps();
+    let logits = device.upload(&device.numbers(requests * beams * codes));
+    let name = format!("search {requests}x{beams} beams, {steps} steps, {items} items");
+    searches.bench(&name, steps, beams, least.select(), |search| search.advance(logits.ptr()));
+    for d in device.hidden_sizes() {
+        let config = ModelConfig { hidden_size: d, ..config.clone() };
+        let name = format!("d {d}, batch {requests}, {steps} steps, {items} items");
+        bench_with_head(&mut searches, &config, &name);
+    }
+}
+
+/// The same with the head before each step; where there are clusters, all of a step as one launch too.
+fn bench_with_head(searches: &mut Searches<'_>, config: &ModelConfig, name: &str) {
+    let ModelConfig { hidden_size: d, codebook_size: codes, beam_width: beams, .. } = *config;
+    let (device, requests) = (searches.device, searches.asked.len());
+    let (stream, m, least) = (&*device.stream, requests * beams, Stages::new(config, requests));
+    let w: Vec<bf16> = device.numbers(codes * d).into_iter().map(bf16::from_f32).collect();
+    let (x, norm, w) =
+        (device.upload(&device.numbers(m * d)), device.upload(&vec![1.0; d]), device.upload(&w));
+    let [mut hidden, mut logits] =
+        [d, codes].map(|n| Buffer::<f32>::new(&device.stream, m * n).expect("device memory"));
+    let rows = NormedRows { x: x.ptr(), weight: norm.ptr(), m, d, eps: EPS };
+    let (steps, work) = (least.steps(), least.search_step());
+    searches.bench(&format!("search_step {name}"), steps, beams, work, |search| {
+        let y = Projected::F32(logits.ptr_mut());
+        norm_linear(stream, rows, w.ptr(), codes, None, hidden.ptr_mut(), y)?;
+        search.advance(logits.ptr())
     });
+    if let Some(cluster) = searches.search.cluster(beams, d).filter(|_| stream.hopper().is_ok()) {
+        searches.bench(&format!("search_step_hopper {name}"), steps, beams, work, |search| {
+            search.step(cluster, Head { rows, w: w.ptr(), hidden: hidden.ptr_mut() })
+        });
+    }
+}
+
+struct Searches<'a> {
+    criterion: &'a mut Criterion,
+    device: &'a Device,
+    search: Search,
+    asked: Vec<SearchRequest<'a>>,
+}
+
+impl Searches<'_> {
+    /// All steps of the searches, recorded as one graph; what they are given is the same at each.
+    fn bench(
+        &mut self,
+        name: &str,
+        steps: usize,
+        beams: usize,
+        work: Work,
+        mut step: impl FnMut(&mut Search) -> Result<(), DeviceError>,
+    ) {
+        let Self { criterion, device, search, asked } = self;
+        search.begin(asked, beams).expect("a search");
+        let mut all = || (0..steps).try_for_each(|_| step(search));
+        let recorded = device.stream.capture(&mut all).expect("a graph");
+        device.bench(criterion, name, throughput(work * steps), Cache::Warm, |_| {
+            search.begin(asked, beams)?;
+            recorded.launch()
+        });
+    }
 }

@@ -67,6 +67,8 @@ pub struct Choice {
     pub cross_attention: Code,
     /// The form of the search, where a team of blocks fits; [`SearchForm::Graph`] elsewhere.
     pub search: SearchForm,
+    /// The head, `expand` and `select_beams`, or `search_step_hopper`: the same bits.
+    pub search_step: Code,
 }
 
 /// A row of the table.
@@ -91,6 +93,7 @@ const PORTABLE: Choice = Choice {
     decoder_products: Code::Portable,
     cross_attention: Code::Portable,
     search: SearchForm::Graph,
+    search_step: Code::Portable,
 };
 const HOPPER: Choice = Choice {
     encoder_products: Code::Hopper,
@@ -99,6 +102,7 @@ const HOPPER: Choice = Choice {
     decoder_products: Code::Hopper,
     cross_attention: Code::Hopper,
     search: SearchForm::Graph,
+    search_step: Code::Hopper,
 };
 
 /// By card and d, shorter histories first. What is in no row gets the kernels for every GPU.
@@ -155,7 +159,9 @@ impl Choice {
             encoder_fusion,
             decoder_products,
             cross_attention,
+            // These change no bits.
             search: _,
+            search_step: _,
         } = *self;
         let operations = [
             ("encoder_products", encoder_products),

@@ -14,6 +14,7 @@ use super::embed::embeddings;
 use super::encoder::{Encoder, EncoderState};
 use super::launch::{Buffer, Ptr, PtrMut, Stream};
 use super::norm_linear::{NormedRows, Projected, norm_linear};
+use super::search::Head;
 use super::tiling::size;
 use super::weights::{Matrix, Upload};
 use crate::error::DeviceError;
@@ -63,6 +64,12 @@ pub struct Step {
     pub tokens: Ptr<u32>,
     /// The row of its request that ran a row's prefix at each earlier position: [rows, positions].
     pub ancestors: Ptr<u32>,
+}
+
+impl Step {
+    fn rows(&self) -> usize {
+        self.beams.requests * self.beams.beams
+    }
 }
 
 impl Decoder {
@@ -146,8 +153,58 @@ impl Decoder {
             let arguments = self.arguments(config, table, angles, encoder, step, head, state);
             return decode_step(stream, team, self.shape.head_size(), arguments);
         }
-        let Shape { d, eps, .. } = self.shape;
-        let m = step.beams.requests * step.beams.beams;
+        let Some(layer) = head else {
+            self.run(stream, table, angles, encoder, step, state)?;
+            let (NormedRows { x, weight, m, d, eps }, hidden) = self.normed(&step, state);
+            return super::norm::norm(stream, x, weight, m, d, eps, hidden, PtrMut::NULL);
+        };
+        let Head { rows, w, hidden } =
+            self.headless_step(stream, config, table, angles, encoder, step, layer, state)?;
+        let logits = Projected::F32(state.logits.ptr_mut());
+        norm_linear(stream, rows, w, config.codebook_size, None, hidden, logits)
+    }
+
+    /// [`Decoder::step`] without its head, which it returns, that of code layer `layer`: [`Search::step`] runs it.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    ///
+    /// [`Search::step`]: super::search::Search::step
+    #[allow(clippy::too_many_arguments)]
+    pub fn headless_step(
+        &self,
+        stream: &dyn Stream,
+        config: &ModelConfig,
+        table: Ptr<bf16>,
+        angles: Ptr<f32>,
+        encoder: (&Encoder, &EncoderState),
+        step: Step,
+        layer: usize,
+        state: &mut DecoderState,
+    ) -> Result<Head, DeviceError> {
+        self.run(stream, table, angles, encoder, step, state)?;
+        let (rows, hidden) = self.normed(&step, state);
+        Ok(Head { rows, w: self.heads.at(layer * config.codebook_size), hidden })
+    }
+
+    /// The rows that the last norm takes, and where it leaves them.
+    fn normed(&self, step: &Step, state: &mut DecoderState) -> (NormedRows, PtrMut<f32>) {
+        let (Shape { d, eps, .. }, m) = (self.shape, step.rows());
+        let rows = NormedRows { x: state.x.ptr(), weight: self.norm.ptr(), m, d, eps };
+        (rows, state.hidden.at_mut(step.position * m * d))
+    }
+
+    /// Runs all rows through the blocks.
+    fn run(
+        &self,
+        stream: &dyn Stream,
+        table: Ptr<bf16>,
+        angles: Ptr<f32>,
+        encoder: (&Encoder, &EncoderState),
+        step: Step,
+        state: &mut DecoderState,
+    ) -> Result<(), DeviceError> {
+        let (Shape { d, .. }, m) = (self.shape, step.rows());
         embeddings(stream, table, step.tokens, None, m, d, state.x.ptr_mut())?;
         let rows = Rows { shape: self.shape, angles, x: state.x.ptr_mut(), m };
         for (l, block) in self.blocks.iter().enumerate() {
@@ -155,16 +212,7 @@ impl Decoder {
             let cross = encoder.0.cross(encoder.1, l);
             block.run(stream, rows, Context { beams: step.beams, cache, cross }, &mut state.scratch)?;
         }
-        let normed = NormedRows { x: state.x.ptr(), weight: self.norm.ptr(), m, d, eps };
-        let hidden = state.hidden.at_mut(step.position * m * d);
-        match head {
-            None => super::norm::norm(stream, normed.x, normed.weight, m, d, eps, hidden, PtrMut::NULL),
-            Some(layer) => {
-                let w = config.codebook_size;
-                let logits = Projected::F32(state.logits.ptr_mut());
-                norm_linear(stream, normed, self.heads.at(layer * w), w, None, hidden, logits)
-            }
-        }
+        Ok(())
     }
 
     #[allow(clippy::too_many_arguments)]

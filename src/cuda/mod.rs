@@ -90,6 +90,7 @@ pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
         search::gather_lists::KERNELS,
         search::open_search::KERNELS,
         search::select::KERNELS,
+        search::step_hopper::KERNELS,
         segment_attention::KERNELS,
         segment_mean::KERNELS,
         swiglu::KERNELS,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use super::choice::Choice;
+use super::choice::{Choice, Code};
 use super::creative::CreativeDecoder;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
@@ -36,6 +36,8 @@ pub struct DeviceModel {
     pub encoder: Encoder,
     /// POI decoder.
     pub decoder: Decoder,
+    /// What runs a step of the search.
+    pub search_step: Code,
     /// Creative decoder.
     pub creative: CreativeDecoder,
     /// Reward model.
@@ -66,6 +68,7 @@ impl DeviceModel {
             angles: Buffer::from_slice(stream, rotary(config).table())?,
             encoder: Encoder::load(encoder, choice, config, shape)?,
             decoder: Decoder::load(decoder, choice, config, shape)?,
+            search_step: choice.search_step,
             creative: CreativeDecoder::load(decoder, choice.cross_attention, config, shape)?,
             reward: RewardModel::load(stream, config, weights)?,
             payment: PaymentNetwork::load(stream, config, weights)?,

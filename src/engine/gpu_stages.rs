@@ -4,6 +4,8 @@
 use super::gpu_batch::{Batch, Part};
 use super::gpu_workspace::GpuWorkspace;
 use crate::cuda::beam_attention::{Beams, CHUNK};
+use crate::cuda::beam_attention_hopper::Cluster;
+use crate::cuda::choice::Code;
 use crate::cuda::creative::Sources;
 use crate::cuda::decoder::Step;
 use crate::cuda::lists::Lists;
@@ -125,6 +127,8 @@ impl Batch<'_> {
         let config = &self.model.config;
         let BatchShape { beams, slots } = shape;
         let steps = slots * config.poi_code_layers;
+        // A log needs logits in device memory.
+        let cluster = if log.is_none() { self.step_cluster(ws, beams) } else { None };
         for position in 0..=steps {
             let step = Step {
                 beams,
@@ -137,6 +141,20 @@ impl Batch<'_> {
             let (table, angles) = (self.model.table.ptr(), self.model.angles.ptr());
             let encoder = (&self.model.encoder, &ws.encoder);
             let decoder = &mut ws.decoder;
+            if let Some((cluster, layer)) = cluster.zip(head) {
+                let head = self.model.decoder.headless_step(
+                    &*ws.stream,
+                    config,
+                    table,
+                    angles,
+                    encoder,
+                    step,
+                    layer,
+                    decoder,
+                )?;
+                ws.search.step(cluster, head)?;
+                continue;
+            }
             self.model.decoder.step(&*ws.stream, config, table, angles, encoder, step, head, decoder)?;
             if head.is_some() {
                 if let Some(log) = log.as_deref_mut() {
@@ -148,6 +166,13 @@ impl Batch<'_> {
             }
         }
         ws.search.finish()
+    }
+
+    /// The cluster that runs head and search of a step in one launch, where that is chosen and finds room. A position of
+    /// the decoder in one launch has its own head.
+    fn step_cluster(&self, ws: &GpuWorkspace, beams: Beams) -> Option<Cluster> {
+        let chosen = self.model.search_step == Code::Hopper && ws.decoder.team.is_none();
+        ws.search.cluster(beams.beams, self.model.shape.d).filter(|_| chosen)
     }
 
     /// The creative of every slot of every list. Launches alone, unless there is a log to be kept.

@@ -175,9 +175,12 @@ fn hoppers_kernels_show_the_lists_of_the_cpu() {
             let hopper = format!("{portable}_hopper");
             assert!(launched.contains(&*hopper) && !launched.contains(portable), "{launched:?}");
         }
-        for fused in ["linear_rotary_hopper", "linear_swiglu_hopper", "linear_norm_hopper"] {
+        for fused in
+            ["linear_rotary_hopper", "linear_swiglu_hopper", "linear_norm_hopper", "search_step_hopper"]
+        {
             assert!(launched.contains(fused), "{launched:?}");
         }
+        assert!(!launched.contains("expand") && !launched.contains("select"), "{launched:?}");
     }
 }
 

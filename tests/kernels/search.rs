@@ -4,6 +4,8 @@
 mod batch;
 #[path = "search/live.rs"]
 mod live;
+#[path = "search/step_hopper.rs"]
+mod step_hopper;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

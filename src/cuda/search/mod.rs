@@ -13,14 +13,17 @@ mod layout;
 pub mod open_search;
 mod results;
 pub mod select;
+pub mod step_hopper;
 mod tables;
 mod trie;
 
 use std::sync::Arc;
 
 use crate::catalog::Snapshot;
+use crate::cuda::beam_attention_hopper::Cluster;
 use crate::cuda::launch::{Buffer, LaunchShape, Ptr, Stream};
 use crate::cuda::lists::MAX_SLOTS;
+use crate::cuda::tiling::size;
 use crate::decode::candidates::Ads;
 use crate::decode::search::SearchRules;
 use crate::error::DeviceError;
@@ -28,6 +31,8 @@ use crate::model::config::{BOI, SPECIAL_TOKENS};
 use forest::{Forest, Tree};
 pub use results::Results;
 use results::read;
+pub use step_hopper::Head;
+use step_hopper::StepSizes;
 use tables::Tables;
 
 /// The most beams of a request: one thread of a block continues one.
@@ -377,6 +382,72 @@ impl Search {
             SPECIAL_TOKENS.len() as u32,
             BOI as u32,
         )
+    }
+
+    /// How many blocks should share a step of `rows` rows of `d` columns each in [`Search::step`]; none where the
+    /// request or the codes are too large for a cluster's shared memory.
+    pub fn cluster(&self, rows: usize, d: usize) -> Option<Cluster> {
+        self.step_sizes(rows, d).cluster(self.stream.shared_bytes())
+    }
+
+    /// The head and [`Search::advance`] in one launch, by a cluster of blocks for each request. The bits are the same
+    /// in clusters of every size.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotHopper`] on any other card; [`DeviceError::Failed`], also where the cluster's shared memory is
+    /// too small: see [`Search::cluster`].
+    ///
+    /// # Panics
+    /// If the head does not have the rows of this batch.
+    pub fn step(&mut self, cluster: Cluster, head: Head) -> Result<(), DeviceError> {
+        let (rows, requests) = (self.batch.rows, self.batch.requests.len());
+        assert_eq!(head.rows.m, rows * requests, "rows of the head");
+        self.stream.hopper()?;
+        let sizes = self.step_sizes(rows, head.rows.d);
+        let blocks = size(cluster as usize);
+        let shape = LaunchShape::new([blocks, size(requests), 1], step_hopper::THREADS)
+            .shared(size(sizes.shared_bytes(cluster)))
+            .clusters(blocks);
+        let (forest, tables) = (self.forest.tables(), &mut self.tables);
+        step_hopper::search_step_hopper(
+            &*self.stream,
+            shape,
+            head.rows.x,
+            head.rows.weight,
+            head.w,
+            head.hidden,
+            forest.nodes.ptr(),
+            forest.bids.ptr(),
+            forest.ads.ptr(),
+            forest.ad_bids.ptr(),
+            forest.ad_ids.ptr(),
+            tables.rules.ptr(),
+            tables.terms.ptr(),
+            tables.seeds.ptr(),
+            tables.organic.ptr(),
+            tables.organic_ids.ptr(),
+            tables.ln_w.ptr(),
+            tables.progress.ptr_mut(),
+            tables.beams.ptr_mut(),
+            tables.sums.ptr_mut(),
+            tables.rows.ptr_mut(),
+            tables.chosen.ptr_mut(),
+            tables.chosen_ln_z.ptr_mut(),
+            tables.tokens.ptr_mut(),
+            tables.position.ptr_mut(),
+            size(rows),
+            size(sizes.layers),
+            size(sizes.codes),
+            size(sizes.positions),
+            size(SPECIAL_TOKENS.len()),
+            size(BOI),
+            size(sizes.d),
+            head.rows.eps,
+        )
+    }
+
+    fn step_sizes(&self, rows: usize, d: usize) -> StepSizes {
+        StepSizes { rows, codes: self.codes, layers: self.layers, positions: self.positions(), d }
     }
 
     /// Writes the lists to [`Search::searched`], after the last step.

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use bidslate::catalog::{Catalog, Columns, ItemKind, Snapshot};
 use bidslate::cpu::{Exec, Isa};
-use bidslate::cuda::launch::{Buffer, Stream};
-use bidslate::cuda::search::{Search, SearchLimits, SearchRequest};
+use bidslate::cuda::beam_attention_hopper::Cluster;
+use bidslate::cuda::launch::{Buffer, Ptr, Stream};
+use bidslate::cuda::norm_linear::NormedRows;
+use bidslate::cuda::search::{Head, Search, SearchLimits, SearchRequest};
 use bidslate::decode::candidates::Ads;
 use bidslate::decode::search::{self as cpu, CandidateList, SearchRules};
 use bidslate::model::config::{BOI, ModelConfig, ModelSize};
 use bidslate::request::{AdPolicy, BidAggregate, BidScope};
 use bidslate::synthetic;
+use half::bf16;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -249,8 +252,60 @@ impl<'a> Oracle<'a> {
 pub struct Device {
     stream: Arc<dyn Stream>,
     search: Search,
-    logits: Buffer<f32>,
+    logits: Logit,
     sizes: Sizes,
+}
+
+/// How a device gets its logits.
+enum Logit {
+    /// As they are.
+    Given(Buffer<f32>),
+    /// From a head that makes them in the launch of the step, by these clusters.
+    Made(Cluster, OneHots),
+}
+
+/// A head whose product is whatever is asked for: row r of x holds its logits in three bf16 each, whose sum they are, and
+/// row c of the weights picks those of code c.
+struct OneHots {
+    d: usize,
+    x: Buffer<f32>,
+    w: Buffer<bf16>,
+    hidden: Buffer<f32>,
+}
+
+impl OneHots {
+    fn new(stream: &Arc<dyn Stream>, rows: usize, codes: usize) -> Self {
+        let d = (3 * codes).next_multiple_of(8);
+        let picks = |i: usize| f32::from(u8::from(i % d / 3 == i / d));
+        let w: Vec<bf16> = (0..codes * d).map(|i| bf16::from_f32(picks(i))).collect();
+        Self {
+            d,
+            x: Buffer::new(stream, rows * d).unwrap(),
+            w: Buffer::from_slice(stream, &w).unwrap(),
+            hidden: Buffer::new(stream, rows * d).unwrap(),
+        }
+    }
+
+    /// The head that makes these logits, [m, W].
+    fn of(&mut self, logits: &[f32], codes: usize) -> Head {
+        let mut x = Vec::new();
+        for logits in logits.chunks(codes) {
+            x.extend(logits.iter().flat_map(|&logit| parts(logit)));
+            x.resize(x.len().next_multiple_of(self.d), 0.0);
+        }
+        self.x.upload(0, &x).unwrap();
+        let (m, d) = (logits.len() / codes, self.d);
+        let rows = NormedRows { x: self.x.ptr(), weight: Ptr::NULL, m, d, eps: 0.0 };
+        Head { rows, w: self.w.ptr(), hidden: self.hidden.ptr_mut() }
+    }
+}
+
+/// Three numbers of eight bits each that add up to this one.
+fn parts(x: f32) -> [f32; 3] {
+    let cut = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+    let high = cut(x);
+    let middle = cut(x - high);
+    [high, middle, x - high - middle]
 }
 
 impl Device {
@@ -258,7 +313,13 @@ impl Device {
         let search = Search::new(stream, sizes.limits(), sizes.layers, sizes.codes).unwrap();
         assert!(search.bytes() > 0);
         let logits = Buffer::new(stream, sizes.requests * sizes.width * sizes.codes).unwrap();
-        Self { stream: stream.clone(), search, logits, sizes: sizes.clone() }
+        Self { stream: stream.clone(), search, logits: Logit::Given(logits), sizes: sizes.clone() }
+    }
+
+    /// One that runs a step as one launch, by clusters of this size.
+    pub fn fused(stream: &Arc<dyn Stream>, sizes: &Sizes, cluster: Cluster) -> Self {
+        let head = OneHots::new(stream, sizes.requests * sizes.width, sizes.codes);
+        Self { logits: Logit::Made(cluster, head), ..Self::new(stream, sizes) }
     }
 
     /// Runs a batch on the device and on the CPU, holds the rows of every step against each other, and returns the
@@ -282,8 +343,16 @@ impl Device {
         for position in 0..=steps {
             self.check_rows(&oracles, rows, position);
             if position < steps {
-                self.upload_logits(asks, &oracles, rows, position);
-                self.search.advance(self.logits.ptr()).unwrap();
+                let logits = self.logits(asks, &oracles, rows, position);
+                match &mut self.logits {
+                    Logit::Given(buffer) => {
+                        buffer.upload(0, &logits).unwrap();
+                        self.search.advance(buffer.ptr()).unwrap();
+                    }
+                    Logit::Made(cluster, head) => {
+                        self.search.step(*cluster, head.of(&logits, self.sizes.codes)).unwrap();
+                    }
+                }
                 oracles.iter_mut().for_each(|oracle| oracle.advance(position));
             }
         }
@@ -299,7 +368,7 @@ impl Device {
     }
 
     /// Rows that are not in use hold NaN.
-    fn upload_logits(&mut self, asks: &[Ask], oracles: &[Oracle<'_>], rows: usize, position: usize) {
+    fn logits(&self, asks: &[Ask], oracles: &[Oracle<'_>], rows: usize, position: usize) -> Vec<f32> {
         let codes = self.sizes.codes;
         let mut logits = vec![f32::NAN; asks.len() * rows * codes];
         for ((ask, oracle), logits) in asks.iter().zip(oracles).zip(logits.chunks_mut(rows * codes)) {
@@ -308,7 +377,7 @@ impl Device {
                 *logit = ask.logit(position, i / codes, i % codes);
             }
         }
-        self.logits.upload(0, &logits).unwrap();
+        logits
     }
 
     fn check_rows(&self, oracles: &[Oracle<'_>], rows: usize, position: usize) {
