@@ -100,6 +100,14 @@ PTX_FN unsigned best_ad(const Selection& in, const unsigned* path, unsigned slot
   return top;
 }
 
+// The code that the beam's next organic item would go on by at `step`; NONE where it does not have the
+// prefix.
+PTX_FN unsigned organic_code(const Selection& in, unsigned step, const unsigned* beam) {
+  if (!beam[ORGANIC_IN_PREFIX]) return NONE;
+  const size_t item = in.rules[ORGANIC] + beam[ORGANICS_SHOWN];
+  return in.organic[item * (1 + in.layers) + 1 + step % in.layers];
+}
+
 // Continues `beam`, a copy of the record of the parent, at `step` by its child `node`, or by its
 // organic item alone where that is NONE. Returns the code; NONE where the beam has ended.
 PTX_FN unsigned follow(const Selection& in, unsigned step, unsigned node, unsigned* beam) {
@@ -107,14 +115,10 @@ PTX_FN unsigned follow(const Selection& in, unsigned step, unsigned node, unsign
     if (beam[LENGTH] == 0) beam[LENGTH] = step + 1;
     return NONE;
   }
-  unsigned organic_code = NONE;
-  if (beam[ORGANIC_IN_PREFIX]) {
-    const size_t item = in.rules[ORGANIC] + beam[ORGANICS_SHOWN];
-    organic_code = in.organic[item * (1 + in.layers) + 1 + step % in.layers];
-  }
-  const unsigned code = node == NONE ? organic_code : in.nodes[(size_t)node * NODE_WORDS + CODE];
+  const unsigned organic = organic_code(in, step, beam);
+  const unsigned code = node == NONE ? organic : in.nodes[(size_t)node * NODE_WORDS + CODE];
   beam[NODE] = node;
-  beam[ORGANIC_IN_PREFIX] = code == organic_code;
+  beam[ORGANIC_IN_PREFIX] = code == organic;
   return code;
 }
 

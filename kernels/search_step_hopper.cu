@@ -8,29 +8,35 @@
 //   hidden   f32 [R N, d]  out: the normed rows
 //   tables   as in search.cuh; the others as select.cu has them
 //
-// Grid (C, R) in clusters of C blocks along x, 1 to 8, of 256 threads. Dynamic shared memory:
+// Grid (C, R) in clusters of C blocks along x, 1 to MOST_BLOCKS, of 256 threads. Dynamic shared memory:
 // StepMemory of search_step.cuh. N is at most 256, d as norm_product.cuh has it.
 //
-// A cluster has a request. Four phases with a barrier of the cluster before each:
+// A cluster has a request. Row r of its rows, and the beam that has it, belong to block r % C.
 //
-//   head    the codes in tiles of 64 by turns. Row r of the rows belongs to block r % C: each logit
-//           is written into the shared memory of the block that has its row
+//   head    Where more codes may follow than a block should score one by one, the product: codes in
+//           tiles of 64 by turns, each logit written into the shared memory of its row's block;
+//           behind it a barrier of the cluster. Else each block scores what may follow its own beams,
+//           eight codes a warp at a time, and no block waits for another
 //   expand  a warp for each of the block's beams; ln z stays in shared memory. Of its ways on the
 //           block keeps the N best, and writes them into the shared memory of every block
-//   select  every block ranks what all have kept, and continues each C-th of the new beams, a warp
-//           for each: code, item, what the slot holds
-//   store   beams and paths change places once all have been read
+//   select  behind a barrier of the cluster every block ranks what all have kept, and continues each
+//           C-th of the new beams, a warp for each: code, item, what the slot holds
+//   store   behind another: beams and paths change places, now that all have been read
 //
-// The bits depend neither on C nor on the batch: sums of logits are those of norm_product, sums of
-// weights have no order, ranks are by score, beam and code.
+// The bits depend neither on C nor on the batch: an element of the head is always one sequence of
+// mma.m16n8k16, sums of weights have no order, ranks are by score, beam and code.
 //
-// FLOP 2 N W d a request, of which only the first layer of a large catalog needs all. Bytes a block:
-// 256 d of x for every 64 rows (twice, the second time from L1) and 2 d for each of its W / C codes
-// from L2; 4 N W / C of logits and 32 N (C - 1) of candidates through the cluster's network. Per
-// step: 4 barriers of the cluster; of a block d / 64 for each tile of the head, and then 5, one for
-// each digit of two selections (mostly two or three each).
-// Memory that is read one load after another: beam, prefix, child, bids; candidate, beam, code; at
-// the last layer path, used ads, children, bids.
+// FLOP of the product 2 N W d a request; else 16 times 2 d for each code, of which a sixteenth counts.
+// Bytes a block, from L2: of the product 4 N d of x (twice, the second time from L1) and 2 d W / C of
+// weights, else 4 d N / C and 2 d for each code; 32 bytes for each child. Between the blocks 4 N W of
+// logits and 32 N C (C - 1) of candidates a request, as far as there are so many.
+// Barriers of a step on its longest way: of the cluster 3, the first arrived at early, and one more
+// behind a product; of a block 9 and one for each digit of two selections (two or three each, none
+// where N or less are there), and for a product d / 64 a tile. The three launches have 2 gaps, d / 64
+// a tile, 4 and 9 barriers and the digits of their selections; they write and read 4 N W bytes of
+// logits and 8 N W of ln z.
+// Loads that wait for one another: progress, beam, node, child, bids; candidate, beam, code; at the
+// last layer path, used ad, or node, bids, whichever is longer.
 //
 // nvcc: --fmad=false
 #include "search_step.cuh"
@@ -38,7 +44,7 @@
 using namespace search;
 
 static_assert(sizeof(Candidate) == 32 && sizeof(NextBeam) == 64 && sizeof(StepBeam) == 32 &&
-              sizeof(StepBlock) == 3920, "what launches give");
+              sizeof(StepBlock) == 3952, "what launches give");
 
 #ifdef HOPPER
 

@@ -75,7 +75,7 @@ fn bench_with_head(searches: &mut Searches<'_>, config: &ModelConfig, name: &str
         norm_linear(stream, rows, w.ptr(), codes, None, hidden.ptr_mut(), y)?;
         search.advance(logits.ptr())
     });
-    if let Some(cluster) = searches.search.cluster(beams, d).filter(|_| stream.hopper().is_ok()) {
+    if let Some(cluster) = searches.search.cluster(requests, beams, d).filter(|_| stream.hopper().is_ok()) {
         searches.bench(&format!("search_step_hopper {name}"), steps, beams, work, |search| {
             search.step(cluster, Head { rows, w: w.ptr(), hidden: hidden.ptr_mut() })
         });

@@ -172,7 +172,7 @@ impl Batch<'_> {
     /// the decoder in one launch has its own head.
     fn step_cluster(&self, ws: &GpuWorkspace, beams: Beams) -> Option<Cluster> {
         let chosen = self.model.search_step == Code::Hopper && ws.decoder.team.is_none();
-        ws.search.cluster(beams.beams, self.model.shape.d).filter(|_| chosen)
+        ws.search.cluster(beams.requests, beams.beams, self.model.shape.d).filter(|_| chosen)
     }
 
     /// The creative of every slot of every list. Launches alone, unless there is a log to be kept.

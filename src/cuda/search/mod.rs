@@ -384,10 +384,10 @@ impl Search {
         )
     }
 
-    /// How many blocks should share a step of `rows` rows of `d` columns each in [`Search::step`]; none where the
-    /// request or the codes are too large for a cluster's shared memory.
-    pub fn cluster(&self, rows: usize, d: usize) -> Option<Cluster> {
-        self.step_sizes(rows, d).cluster(self.stream.shared_bytes())
+    /// How many blocks should share each request in [`Search::step`], for `requests` with `rows` rows of `d` columns each;
+    /// none where a request or its codes are too large for a cluster's shared memory.
+    pub fn cluster(&self, requests: usize, rows: usize, d: usize) -> Option<Cluster> {
+        self.step_sizes(rows, d).cluster(requests, self.stream.shared_bytes())
     }
 
     /// The head and [`Search::advance`] in one launch, by a cluster of blocks for each request. The bits are the same

@@ -5,6 +5,7 @@ use half::bf16;
 use super::layout;
 use crate::cuda::beam_attention_hopper::Cluster;
 use crate::cuda::norm_product::{self, NormedRows};
+use crate::cuda::tiling::BUSY_BLOCKS;
 
 crate::kernels! {
     in "search_step_hopper";
@@ -53,7 +54,9 @@ const MOST_ROWS: usize = 256;
 const CANDIDATE_BYTES: usize = 32;
 const BEAM_BYTES: usize = 32;
 const NEXT_BYTES: usize = 64;
-const BLOCK_BYTES: usize = 3920;
+const BLOCK_BYTES: usize = 3952;
+/// Codes of a beam that a warp multiplies with at once.
+const FEW_CODES: usize = 8;
 
 /// The norm and the product that make the logits of a step.
 #[derive(Debug, Clone, Copy)]
@@ -85,9 +88,11 @@ impl StepSizes {
         let (blocks, round) = (cluster as usize, |bytes: usize| bytes.next_multiple_of(16));
         let slots = rows.div_ceil(blocks);
         let used = layout::expand_shared(layers, (positions - 1) / layers) as usize;
-        let expansion = slots * layout::ways(codes) * 8 + THREADS as usize / 32 * used;
+        let warps = THREADS as usize / 32;
+        let few = (slots + warps * FEW_CODES) * (d.next_multiple_of(16) * 2 + 16);
+        let expansion = slots * layout::ways(codes) * 8 + warps * used;
         let parts = [
-            norm_product::shared_bytes(d).max(expansion),
+            norm_product::shared_bytes(d).max(few).max(expansion),
             blocks * rows * CANDIDATE_BYTES,
             slots * codes * 4,
             slots * NEXT_BYTES,
@@ -99,10 +104,15 @@ impl StepSizes {
         parts.into_iter().map(round).sum()
     }
 
-    /// The smallest cluster of at least four blocks in which a step finds room where a block may have `held` bytes.
-    pub(super) fn cluster(&self, held: usize) -> Option<Cluster> {
+    /// The cluster for a step of so many requests, in which it finds room where a block may have `held` bytes: large ones
+    /// for few requests, that the card is not idle, small ones for many, whose blocks repeat less of each other's work.
+    pub(super) fn cluster(&self, requests: usize, held: usize) -> Option<Cluster> {
+        let (large, small) = (Cluster::Eight, Cluster::Four);
+        // A block has most of a multiprocessor's shared memory.
+        let few = requests * large as usize <= BUSY_BLOCKS / 2;
+        let order = if few { [large, small] } else { [small, large] };
         let fits = |cluster: &Cluster| self.rows <= MOST_ROWS && self.shared_bytes(*cluster) <= held;
-        [Cluster::Four, Cluster::Eight].into_iter().find(fits)
+        order.into_iter().find(fits)
     }
 }
 
@@ -111,13 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_models_take_large_clusters_and_the_largest_none() {
-        let cluster =
-            |d, rows, codes| StepSizes { rows, codes, layers: 3, positions: 31, d }.cluster(232_448);
-        assert_eq!(cluster(256, 64, 1024), Some(Cluster::Four));
-        assert_eq!(cluster(512, 64, 1024), Some(Cluster::Eight));
-        assert_eq!(cluster(1024, 64, 1024), Some(Cluster::Eight));
-        assert_eq!(cluster(256, 257, 64), None);
-        assert_eq!(cluster(256, 64, 65_536), None);
+    fn many_requests_take_small_clusters_as_far_as_they_fit() {
+        let cluster = |requests, d, rows, codes| {
+            StepSizes { rows, codes, layers: 3, positions: 31, d }.cluster(requests, 232_448)
+        };
+        assert_eq!(cluster(1, 256, 64, 1024), Some(Cluster::Eight));
+        assert_eq!(cluster(128, 256, 64, 1024), Some(Cluster::Four));
+        assert_eq!(cluster(128, 1024, 64, 1024), Some(Cluster::Eight));
+        assert_eq!(cluster(1, 256, 257, 64), None);
+        assert_eq!(cluster(1, 256, 64, 65_536), None);
     }
 }

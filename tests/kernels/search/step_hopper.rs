@@ -2,7 +2,7 @@
 //! that it stands for.
 
 use bidslate::cuda::beam_attention_hopper::Cluster;
-use bidslate::cuda::launch::Buffer;
+use bidslate::cuda::launch::{Buffer, Stream};
 use bidslate::cuda::norm_linear::{NormedRows, Projected, norm_linear};
 use bidslate::cuda::search::{Head, Search, SearchRequest};
 use bidslate::error::DeviceError;
@@ -14,16 +14,20 @@ use super::Batch;
 use super::batch::{Ask, Device, Logits, Sizes, ads, ask, columns, pick, rng, snapshot};
 use crate::streams::hopper_streams;
 
-/// Those that the emulator has room for.
-const CLUSTERS: [Cluster; 3] = [Cluster::One, Cluster::Two, Cluster::Four];
+/// Those that a device has room for: the checking emulator runs no more than 1,024 threads at once.
+fn clusters(stream: &dyn Stream) -> &'static [Cluster] {
+    const CLUSTERS: [Cluster; 4] = [Cluster::One, Cluster::Two, Cluster::Four, Cluster::Eight];
+    if stream.describe().contains("Check") { &CLUSTERS[..3] } else { &CLUSTERS }
+}
 
 #[test]
 fn lists_are_those_of_the_cpu() {
     let mut rng = rng("step_hopper::lists_are_those_of_the_cpu");
     for (stream, batches) in hopper_streams().into_iter().zip([40, 8]) {
-        for i in 0..batches {
+        for _ in 0..batches {
+            let cluster = pick(&mut rng, clusters(&*stream));
             let sizes = Sizes::small(&mut rng);
-            let mut device = Device::fused(&stream, &sizes, CLUSTERS[i % 3]);
+            let mut device = Device::fused(&stream, &sizes, cluster);
             Batch::draw(&mut rng, &sizes).agree(&mut device);
         }
     }
@@ -39,7 +43,7 @@ fn sizes_on_both_sides_of_every_limit() {
         for (width, codes, layers, requests) in sizes.into_iter().take(if few { 3 } else { 6 }) {
             let sizes = Sizes { layers, codes, items: 600, slots: 2, requests, width, candidates: 600 };
             let many = width * codes > 10_000;
-            let cluster = if many { Cluster::Four } else { pick(&mut rng, &CLUSTERS) };
+            let cluster = if many { Cluster::Four } else { pick(&mut rng, clusters(&*stream)) };
             let mut device = Device::fused(&stream, &sizes, cluster);
             let mut batch = Batch::draw(&mut rng, &sizes);
             batch.rows = width;
@@ -62,7 +66,7 @@ fn ties_go_to_the_lower_beam_then_to_the_lower_code() {
         (ask.logits, ask.named) = (Logits::Equal, None);
         (ask.rules.beam_width, ask.rules.policy) = (50, AdPolicy::default());
         let batch = Batch { asks: vec![ask], snapshot, rows: 50 };
-        for cluster in CLUSTERS {
+        for &cluster in clusters(&*stream) {
             batch.agree(&mut Device::fused(&stream, &sizes, cluster));
         }
     }
@@ -74,7 +78,8 @@ fn a_row_that_is_not_finite_fails_its_request_alone() {
     let mut rng = rng("step_hopper::a_row_that_is_not_finite_fails_its_request_alone");
     for (stream, batches) in hopper_streams().into_iter().zip([30, 6]) {
         let mut failed = 0;
-        for i in 0..batches {
+        for _ in 0..batches {
+            let cluster = pick(&mut rng, clusters(&*stream));
             let sizes = Sizes { requests: 3, items: 24, ..Sizes::small(&mut rng) };
             let mut batch = Batch::draw(&mut rng, &sizes);
             for ask in &mut batch.asks {
@@ -82,7 +87,7 @@ fn a_row_that_is_not_finite_fails_its_request_alone() {
                     (rng.random_range(0..sizes.slots * sizes.layers), rng.random_range(0..2), 0, f32::NAN);
                 ask.fault = rng.random_bool(0.6).then_some(fault);
             }
-            let mut device = Device::fused(&stream, &sizes, CLUSTERS[i % 3]);
+            let mut device = Device::fused(&stream, &sizes, cluster);
             failed += batch.agree(&mut device).iter().filter(|outcome| outcome.is_err()).count();
         }
         assert!(failed > 0);
@@ -93,14 +98,15 @@ fn a_row_that_is_not_finite_fails_its_request_alone() {
 fn used_ads_leave_the_best_of_the_rest() {
     let mut rng = rng("step_hopper::used_ads_leave_the_best_of_the_rest");
     for (stream, batches) in hopper_streams().into_iter().zip([8, 2]) {
-        for i in 0..batches {
+        for _ in 0..batches {
+            let cluster = pick(&mut rng, clusters(&*stream));
             let sizes =
                 Sizes { layers: 3, codes: 2, items: 150, slots: 12, requests: 1, width: 3, candidates: 150 };
             let mut batch = Batch::draw(&mut rng, &sizes);
             let rules = &mut batch.asks[0].rules;
             rules.policy = AdPolicy::default();
             (rules.list_len, rules.scope) = (12, BidScope::Prefix);
-            batch.agree(&mut Device::fused(&stream, &sizes, CLUSTERS[i % 3]));
+            batch.agree(&mut Device::fused(&stream, &sizes, cluster));
         }
     }
 }
@@ -173,7 +179,7 @@ fn what_a_cluster_has_no_room_for_is_refused() {
             SearchRequest { rules: &ask.rules, snapshot: &snapshot, ads: &ads, organic: &[], excluded: None };
         let mut search = Search::new(&stream, sizes.limits(), 1, sizes.codes).unwrap();
         search.begin(&[request], sizes.width).unwrap();
-        assert_eq!(search.cluster(sizes.width, 64), None);
+        assert_eq!(search.cluster(1, sizes.width, 64), None);
         let x = Buffer::<f32>::new(&stream, 40 * 64).unwrap();
         let mut hidden = Buffer::<f32>::new(&stream, 40 * 64).unwrap();
         let w = Buffer::<bf16>::new(&stream, 9000 * 64).unwrap();
