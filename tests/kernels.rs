@@ -28,6 +28,8 @@ mod decode_step;
 mod embed;
 #[path = "kernels/emulator.rs"]
 mod emulator;
+#[path = "kernels/encoder.rs"]
+mod encoder;
 #[path = "kernels/gpu.rs"]
 mod gpu;
 #[path = "kernels/graph.rs"]
