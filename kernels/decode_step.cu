@@ -43,20 +43,24 @@ PTX_FN void decode_by_grid(const DecodeStep&) {
 
 extern "C" __global__ void __launch_bounds__(DECODE_THREADS, 1)
     decode_step_cluster_32(const __grid_constant__ DecodeStep step) {
+  begin_kernel();
   decode_by_cluster<32>(step);
 }
 
 extern "C" __global__ void __launch_bounds__(DECODE_THREADS, 1)
     decode_step_cluster_64(const __grid_constant__ DecodeStep step) {
+  begin_kernel();
   decode_by_cluster<64>(step);
 }
 
 extern "C" __global__ void __launch_bounds__(DECODE_THREADS, 1)
     decode_step_grid_32(const __grid_constant__ DecodeStep step) {
+  begin_kernel();
   decode_by_grid<32>(step);
 }
 
 extern "C" __global__ void __launch_bounds__(DECODE_THREADS, 1)
     decode_step_grid_64(const __grid_constant__ DecodeStep step) {
+  begin_kernel();
   decode_by_grid<64>(step);
 }
