@@ -44,8 +44,10 @@
 // ordinary launch. The next grid starts once all blocks of this one have come here, so its blocks
 // never hold room that this one needs. Where the launch is not programmatic neither instruction
 // does anything.
-PTX_FN void begin_kernel() {
-#if !defined(SIMT_EMU) && __CUDA_ARCH__ >= 900
+PTX_FN void begin_kernel(LOC0) {
+#if defined(SIMT_EMU)
+  simt::wait_for_grids(loc);
+#elif __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif

@@ -17,6 +17,7 @@ pub struct Emulator {
     build: Build,
     schedule: Schedule,
     copies: Copies,
+    dependent: bool,
 }
 
 /// What a launch took.
@@ -39,7 +40,13 @@ impl Emulator {
     /// [`OpenError`] if its libraries do not load.
     pub fn open(build: Build) -> Result<Self, OpenError> {
         let libraries = Libraries::get(build)?;
-        Ok(Self { libraries, build, schedule: Schedule::default(), copies: Copies::default() })
+        Ok(Self {
+            libraries,
+            build,
+            schedule: Schedule::default(),
+            copies: Copies::default(),
+            dependent: false,
+        })
     }
 
     /// With another order of threads.
@@ -52,6 +59,13 @@ impl Emulator {
     #[must_use]
     pub fn copies(self, copies: Copies) -> Self {
         Self { copies, ..self }
+    }
+
+    /// With launches that may begin while earlier ones still run (programmatic dependent launch): a thread that reaches
+    /// device memory before it has waited for them is a fault, and so is one that ends without.
+    #[must_use]
+    pub fn dependent(self) -> Self {
+        Self { dependent: true, ..self }
     }
 
     /// The build that was opened.
@@ -217,6 +231,7 @@ impl Emulator {
             dynamic_shared_bytes: shared_bytes,
             cluster,
             cooperative: cooperative.into(),
+            dependent: self.dependent.into(),
             schedule,
             copies,
             schedule_seed,
@@ -251,6 +266,7 @@ impl std::fmt::Debug for Emulator {
             .field("build", &self.build)
             .field("schedule", &self.schedule)
             .field("copies", &self.copies)
+            .field("dependent", &self.dependent)
             .finish()
     }
 }

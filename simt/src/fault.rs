@@ -85,11 +85,13 @@ pub enum FaultKind {
     Trap,
     /// A bulk copy or `wgmma` meets what a thread wrote and did not fence for it (`fence.proxy.async`).
     Proxy,
+    /// A thread of a dependent launch that reaches device memory, or ends, without having waited for earlier kernels.
+    Early,
 }
 
 impl FaultKind {
     /// In the order of the numbers that the C++ side uses.
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Launch,
         Self::Deadlock,
         Self::Endless,
@@ -104,6 +106,7 @@ impl FaultKind {
         Self::Undefined,
         Self::Trap,
         Self::Proxy,
+        Self::Early,
     ];
 
     pub(crate) fn from_raw(raw: u32) -> Self {
@@ -128,6 +131,7 @@ impl fmt::Display for FaultKind {
             Self::Undefined => "undefined behaviour",
             Self::Trap => "trap",
             Self::Proxy => "missing proxy fence",
+            Self::Early => "ahead of earlier kernels",
         })
     }
 }

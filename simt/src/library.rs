@@ -43,6 +43,7 @@ pub(crate) struct RawLaunch {
     pub dynamic_shared_bytes: u32,
     pub cluster: u32,
     pub cooperative: u32,
+    pub dependent: u32,
     pub schedule: u32,
     pub copies: u32,
     pub schedule_seed: u64,

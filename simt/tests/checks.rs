@@ -21,6 +21,8 @@ struct Mistake {
     cluster: u32,
     /// Whether all blocks run at the same time.
     cooperative: bool,
+    /// Whether it may begin while earlier kernels run.
+    dependent: bool,
     /// Whether the plain build reports it too.
     on_plain: bool,
 }
@@ -34,6 +36,7 @@ const fn mistake(kernel: &'static str, kinds: &'static [FaultKind]) -> Mistake {
         shared_bytes: 0,
         cluster: 1,
         cooperative: false,
+        dependent: false,
         on_plain: false,
     }
 }
@@ -46,6 +49,11 @@ const fn clustered(kernel: &'static str, kinds: &'static [FaultKind]) -> Mistake
 /// Two blocks that run at the same time.
 const fn cooperative(kernel: &'static str, kinds: &'static [FaultKind]) -> Mistake {
     Mistake { blocks: 2, cooperative: true, ..mistake(kernel, kinds) }
+}
+
+/// A launch that may begin while earlier kernels run.
+const fn dependent(kernel: &'static str) -> Mistake {
+    Mistake { dependent: true, shared_bytes: 512, ..mistake(kernel, &[Early]) }
 }
 
 impl Mistake {
@@ -201,6 +209,21 @@ const GRIDS: &[Mistake] = &[
     cooperative("grid_overwritten_too_early", &[Race]),
 ];
 
+const DEPENDENT: &[Mistake] = &[
+    dependent("early_load"),
+    dependent("early_store"),
+    dependent("early_atomic"),
+    dependent("early_memcpy"),
+    dependent("early_cp_async"),
+    dependent("early_bulk_load"),
+    dependent("early_bulk_store"),
+    dependent("early_counter"),
+    dependent("early_in_some_lanes"),
+    dependent("early_wait_of_one_thread"),
+    dependent("early_end").on_plain(),
+    dependent("early_end_of_all").on_plain(),
+];
+
 /// Every schedule with every way of copies; the seeds are drawn afresh, and a failure shows them.
 fn emulators(build: Build) -> Vec<Emulator> {
     let seed = RandomState::new().hash_one(0);
@@ -226,6 +249,7 @@ fn upload(emulator: &Emulator) -> u64 {
 
 fn run(emulator: &Emulator, mistake: &Mistake) -> Result<(), Fault> {
     let x = upload(emulator);
+    let emulator = if mistake.dependent { &emulator.clone().dependent() } else { emulator };
     // SAFETY: what leaves `x` is run on the check build only, which stops it before.
     let result = unsafe {
         let (grid, block) = ([mistake.blocks, 1, 1], [mistake.threads, 1, 1]);
@@ -300,6 +324,11 @@ fn mistakes_between_blocks_of_a_cluster_are_reported() {
 #[test]
 fn mistakes_between_blocks_that_wait_for_each_other_are_reported() {
     all_are_reported(GRIDS);
+}
+
+#[test]
+fn what_does_not_wait_for_earlier_kernels_is_reported() {
+    all_are_reported(DEPENDENT);
 }
 
 /// With one order of threads only: it takes a while until a loop counts as endless.
@@ -423,7 +452,7 @@ fn correct_patterns_pass_silently() {
 /// No planted mistake or pattern is left out of the tables above.
 #[test]
 fn every_kernel_is_tested() {
-    let tested: Vec<&str> = [RACES, COPIES, ACCESSES, MEETINGS, HOPPER, CLUSTERS, GRIDS]
+    let tested: Vec<&str> = [RACES, COPIES, ACCESSES, MEETINGS, HOPPER, CLUSTERS, GRIDS, DEPENDENT]
         .iter()
         .flat_map(|mistakes| mistakes.iter().map(|mistake| mistake.kernel))
         .chain(PATTERNS.iter().map(|pattern| pattern.kernel))
@@ -436,6 +465,7 @@ fn every_kernel_is_tested() {
         "meetings.cu",
         "hopper_mistakes.cu",
         "grid_mistakes.cu",
+        "dependent_mistakes.cu",
         "correct.cu",
     ];
     for kernel in Emulator::open(Build::Plain).unwrap().kernels() {

@@ -47,9 +47,11 @@ pub fn stream(build: Build, schedule: Schedule, copies: Copies) -> Arc<dyn Strea
     stream_with(build, schedule, copies, SHARED_BYTES)
 }
 
-/// A stream on an emulator whose blocks have this much shared memory.
+/// A stream on an emulator whose blocks have this much shared memory. Its launches are dependent whatever
+/// [`Stream::set_launches`] asks for: so every kernel of every test is held to what programmatic launches need, and none
+/// can be right in one kind of engine alone.
 pub fn stream_with(build: Build, schedule: Schedule, copies: Copies, shared_bytes: usize) -> Arc<dyn Stream> {
-    let emulator = Emulator::open(build).unwrap().schedule(schedule).copies(copies);
+    let emulator = Emulator::open(build).unwrap().schedule(schedule).copies(copies).dependent();
     let device = Device { emulator, name: format!("emulator, {build:?}, {schedule:?}, {copies:?}") };
     Arc::new(EmulatedStream { device, recorded: Mutex::new(None), shared_bytes })
 }

@@ -24,6 +24,7 @@ enum class FaultKind : uint32_t {
   kUndefined,
   kTrap,
   kProxy,
+  kEarly,
 };
 
 // A line of a kernel: either known by name, or an address of instructions in the kernel's library.

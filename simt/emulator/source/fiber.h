@@ -25,6 +25,7 @@ struct alignas(64) Fiber : Thread {
   Status status;
   bool fenced;            // has executed __threadfence in this block
   bool wgmma_fenced;      // has executed wgmma.fence in this block
+  bool after_grids;       // has waited for earlier kernels, or need not
   const void* mbarrier;   // that it waits at
   uint32_t copy_group;    // cp.async groups committed so far
   uint32_t bulk_group;    // groups of bulk stores committed so far

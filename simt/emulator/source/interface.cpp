@@ -34,6 +34,7 @@ struct RawLaunch {
   uint32_t dynamic_shared_bytes;
   uint32_t cluster;      // blocks, along x; 1 without clusters
   uint32_t cooperative;  // whether all blocks run at the same time
+  uint32_t dependent;    // whether it may begin while earlier kernels run
   uint32_t schedule, copies;
   uint64_t schedule_seed, copies_seed;
 };
@@ -156,6 +157,7 @@ void set_up(Worker& worker, const LoadedLibrary& library, const RawLaunch& launc
   worker.copy_random.seed(launch.copies_seed);
   worker.blocks = unsigned(blocks_at_once(launch));
   worker.cluster_blocks = launch.cluster;
+  worker.dependent = launch.dependent;
   worker.stats = {};
   worker.fault.reset();
   SharedMemory& shared = worker.shared;
@@ -217,6 +219,7 @@ bool simt_launch(const LoadedLibrary* loaded, uint32_t index, const RawLaunch* l
     return false;
   }
   std::unique_ptr<Worker> worker = WorkerPool::get().take();
+  worker->library = loaded;
   worker->kernel = &loaded->library->kernels[index];
   worker->arguments = arguments;
   set_up(*worker, *loaded, *launch);

@@ -166,6 +166,7 @@ void run_next(Fiber* fiber) {
 [[noreturn]] void exit_thread(Fiber* fiber) {
   Worker& worker = *fiber->worker;
   check_no_lane_waits_for(fiber);
+  check_waited_for_grids(fiber);
   check_stores_waited(fiber);
   check_products_waited(fiber);
   worker.idle_yields = 0;
@@ -210,6 +211,7 @@ void prepare_fiber(Worker& worker, unsigned index, uint64_t first, dim3 block_si
   fiber->lane = index % kWarpLanes;
   fiber->worker = &worker;
   fiber->fenced = fiber->wgmma_fenced = false;
+  fiber->after_grids = !worker.dependent;
   fiber->copy_group = fiber->bulk_group = fiber->proxy_fenced = 0;
   fiber->cluster_waits = 0;
   fiber->cluster_arrived = false;

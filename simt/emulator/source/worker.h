@@ -17,6 +17,8 @@
 
 namespace simt {
 
+struct LoadedLibrary;
+
 inline constexpr unsigned kWarpLanes = 32;
 inline constexpr unsigned kMaxThreads = 1024;  // of a block
 // Of all blocks that run at the same time.
@@ -117,10 +119,12 @@ struct Worker {
   void* host_stack_pointer;  // of the caller of the launch, while fibers run
 
   // The launch
+  const LoadedLibrary* library;
   const Kernel* kernel;
   void* const* arguments;
   Schedule schedule;
   Copies copies;
+  bool dependent;  // threads must wait for earlier kernels
   Random schedule_random, copy_random;
   Stats stats;
   std::optional<Fault> fault;
@@ -161,6 +165,11 @@ void wake(Fiber* fiber);
 void suspend(Status status);
 // Leaves the block for good, with a fault set.
 [[noreturn]] void abandon_block();
+
+// ---- dependent.cpp
+
+// Faults if a thread that exits had to wait for earlier kernels, and has not.
+void check_waited_for_grids(Fiber* fiber);
 
 // ---- mbarrier.cpp
 

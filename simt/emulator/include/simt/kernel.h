@@ -28,6 +28,8 @@ struct Kernel {
   uint32_t parameter_count;
   // Calls the kernel with the values that `arguments` point to.
   void (*invoke)(void* const* arguments);
+  // The address of its code.
+  uintptr_t (*entry)();
 };
 
 // What a kernel's library tells the emulator.
@@ -53,10 +55,15 @@ SIMT_UNCHECKED void invoke(void* const* arguments) {
   invoke_with<kFunction, Parameters...>(arguments, std::index_sequence_for<Parameters...>{});
 }
 
+template <auto kFunction>
+SIMT_UNCHECKED uintptr_t entry() {
+  return reinterpret_cast<uintptr_t>(kFunction);
+}
+
 template <auto kFunction, class... Parameters>
 constexpr Kernel describe(const char* name, void (*)(Parameters...)) {
   return {name, kParameters<Parameters...>, sizeof...(Parameters),
-          &invoke<kFunction, Parameters...>};
+          &invoke<kFunction, Parameters...>, &entry<kFunction>};
 }
 
 }  // namespace simt

@@ -69,6 +69,11 @@ void fence();
 // through mbar_try_wait.
 void yield(loc_t loc = loc_t::current());
 
+// ---- Between kernels
+
+// griddepcontrol.wait: the kernels before this one in its stream have ended.
+void wait_for_grids(loc_t loc);
+
 // ---- Shared memory
 
 // The start of the block's dynamic shared memory, aligned to 1024 bytes.

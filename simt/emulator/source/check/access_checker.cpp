@@ -322,6 +322,11 @@ void Checker::fail_misaligned(const Event& event) {
   fail(FaultKind::kMisaligned, place(event.place), describe(event) + " is misaligned");
 }
 
+void Checker::fail_early(const Event& event) {
+  fail(FaultKind::kEarly, place(event.place),
+       describe(event) + " by a thread that has not waited for the kernels before this one");
+}
+
 void Checker::fail_race(const Event& event, const char* other, unsigned thread,
                         PlaceId other_place) {
   fail(FaultKind::kRace, place(event.place),
@@ -388,6 +393,7 @@ void Checker::judge(Event event) {
   if (power_of_two && event.bytes <= 16 && event.address & (event.bytes - 1)) {
     fail_misaligned(event);
   }
+  if (!event.in_shared && !event.fiber->after_grids) fail_early(event);
   check_states(event, *shadow);
   if (!event.in_shared && is_atomic(event.access) && event.fiber->fenced) {
     sees_other_blocks_ = true;

@@ -141,6 +141,7 @@ class Checker {
   // Apart from what runs for every access, to keep that short.
   [[noreturn, gnu::cold]] void fail_outside(const Event& event);
   [[noreturn, gnu::cold]] void fail_misaligned(const Event& event);
+  [[noreturn, gnu::cold]] void fail_early(const Event& event);
   [[noreturn, gnu::cold]] void fail_state(const Event& event, const Shadow& shadow, size_t offset);
   [[noreturn, gnu::cold]] void fail_race(const Event& event, const char* other, unsigned thread,
                                          PlaceId other_place);
