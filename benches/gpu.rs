@@ -56,7 +56,7 @@ use device::Device;
 type Bench = (&'static str, fn(&mut Criterion, &Device));
 
 /// What is measured, by name: `BIDSLATE_BENCH` names one of them, and the others are not even set up.
-const BENCHES: [Bench; 13] = [
+const BENCHES: [Bench; 17] = [
     ("products", products::bench),
     ("attentions", attentions::bench),
     ("searches", searches::bench),
@@ -65,10 +65,14 @@ const BENCHES: [Bench; 13] = [
     ("stages", stages::bench),
     ("allocations", allocations::bench),
     ("chunks", chunks::bench),
+    ("stages_programmatic", stages::bench_programmatic),
+    ("allocations_programmatic", allocations::bench_programmatic),
     ("stages_hopper", stages::bench_hopper),
     ("allocations_hopper", allocations::bench_hopper),
     ("stages_persistent", stages::bench_persistent),
     ("allocations_persistent", allocations::bench_persistent),
+    ("stages_hopper_programmatic", stages::bench_hopper_programmatic),
+    ("allocations_hopper_programmatic", allocations::bench_hopper_programmatic),
     ("loads", loads::bench),
 ];
 

@@ -85,6 +85,11 @@ fn launches_whose_blocks_wait_for_each_other_reach_the_driver() {
 }
 
 #[test]
+fn launches_follow_each_other_as_their_stream_was_told() {
+    run("programmatic", &[]);
+}
+
+#[test]
 fn what_is_made_for_hopper_is_refused_elsewhere() {
     run("another_architecture", &[("FAKE_CAPABILITY", "100")]);
 }
@@ -103,7 +108,9 @@ mod scenarios {
     use std::sync::Arc;
 
     use bidslate::cuda::driver::Driver;
-    use bidslate::cuda::launch::{Boxes, Buffer, Kernel, KernelArgument, LaunchShape, Stream, Swizzle};
+    use bidslate::cuda::launch::{
+        Boxes, Buffer, Kernel, KernelArgument, LaunchShape, Launches, Stream, Swizzle,
+    };
     use bidslate::error::DeviceError;
 
     bidslate::kernels! {
@@ -115,6 +122,9 @@ mod scenarios {
 
     /// So many rows lose the context.
     const FAULT: u32 = 0xfa117;
+
+    /// So many rows write how they were launched.
+    const TELL: u32 = 0x7e11;
 
     const SHAPE: LaunchShape = LaunchShape::new([1, 1, 1], 128);
 
@@ -275,8 +285,13 @@ mod scenarios {
         for (grid, blocks) in [(3, 1), (4, 2), (8, 8), (32, 16)] {
             launch_in_clusters(&*stream, grid, blocks).unwrap();
         }
-        let error = launch_in_clusters(&*stream, 4, 3).unwrap_err().to_string();
-        assert!(error.contains("ptx_stream_copy: INVALID_CLUSTER_SIZE"), "{error}");
+        // Not a whole number of clusters; more blocks than a cluster may have; none.
+        for (grid, blocks, refusal) in
+            [(4, 3, "INVALID_CLUSTER_SIZE"), (34, 17, "INVALID_CLUSTER_SIZE"), (4, 0, "INVALID_VALUE")]
+        {
+            let error = launch_in_clusters(&*stream, grid, blocks).unwrap_err().to_string();
+            assert!(error.contains(&format!("ptx_stream_copy: {refusal}")), "{error}");
+        }
 
         let array = Buffer::<half::bf16>::new(&stream, 4096).unwrap();
         let [rows, columns, stride] = [7, 100, 104];
@@ -287,16 +302,88 @@ mod scenarios {
         // bf16, two dimensions, 128 bytes of swizzle.
         assert_eq!(words[..9], [9, 2, address, 3, 100, 7, 208, 64, 128]);
 
-        let refused = |sizes: &[usize], sides: &[usize]| {
-            let boxes = Boxes { sizes, strides: &[stride], sides, swizzle: Swizzle::None };
-            let error = TensorMap::new(&*stream, array.ptr(), boxes).unwrap_err().to_string();
+        // Three dimensions, whose strides are bytes too.
+        let boxes =
+            Boxes { sizes: &[24, 3, 5], strides: &[32, 96], sides: &[16, 3, 2], swizzle: Swizzle::Bytes32 };
+        let map = TensorMap::new(&*stream, array.ptr(), boxes).unwrap();
+        let words: [u64; 16] = bytemuck::cast(map.0);
+        assert_eq!(
+            (words[..2].to_vec(), words[3..12].to_vec()),
+            (vec![9, 3], vec![1, 24, 3, 5, 64, 192, 16, 3, 2])
+        );
+
+        let make = |at, sizes: &[usize], strides: &[usize], sides: &[usize], swizzle| {
+            TensorMap::new(&*stream, array.at(at), Boxes { sizes, strides, sides, swizzle })
+        };
+        let refused = |at, sizes: &[usize], strides: &[usize], sides: &[usize], swizzle| {
+            let error = make(at, sizes, strides, sides, swizzle).unwrap_err().to_string();
             assert!(error.contains("tensor map: INVALID_VALUE"), "{error}");
         };
-        refused(&[100, 0], &[64, 1]);
-        refused(&[100, 7], &[64, 257]);
-        refused(&[100, 7], &[64]);
-        refused(&[100], &[64]);
-        refused(&[], &[]);
+        let none = Swizzle::None;
+        make(0, &[100, 7], &[stride], &[64, 1], none).expect("the refused ones differ from it in one thing");
+        refused(4, &[100, 7], &[stride], &[64, 1], none);
+        refused(0, &[100, 0], &[stride], &[64, 1], none);
+        refused(0, &[100, 7], &[stride + 1], &[64, 1], none);
+        refused(0, &[100, 7], &[1 << 40], &[64, 1], none);
+        refused(0, &[100, 7], &[stride], &[64, 0], none);
+        refused(0, &[100, 7], &[stride], &[64, 257], none);
+        refused(0, &[100, 7], &[stride], &[64, (1 << 32) + 1], none);
+        refused(0, &[100, 7], &[stride], &[4, 1], none);
+        refused(0, &[100, 7], &[stride], &[64, 1], Swizzle::Bytes64);
+        refused(0, &[100, 7], &[stride], &[64], none);
+        refused(0, &[100, 7], &[], &[64, 1], none);
+        refused(0, &[100], &[stride], &[64], none);
+        refused(0, &[], &[], &[], none);
+        refused(0, &[8; 6], &[8; 5], &[8; 6], none);
+    }
+
+    /// What reached the driver of a launch: blocks, threads, shared bytes, blocks of a cluster, whether it is
+    /// cooperative, and programmatic.
+    struct Told(Buffer<u32>);
+
+    impl Told {
+        fn new(stream: &Arc<dyn Stream>) -> Self {
+            Self(Buffer::from_slice(stream, &[7; 6]).unwrap())
+        }
+
+        fn launch(&mut self, stream: &dyn Stream, shape: LaunchShape) -> Result<(), DeviceError> {
+            let to: u64 = bytemuck::cast_slice(self.0.ptr_mut().bytes())[0];
+            stream.launch(&KERNELS[0], shape, &[0u64.bytes(), to.bytes(), TELL.bytes()])
+        }
+
+        fn found(&self) -> Vec<u32> {
+            self.0.to_vec().unwrap()
+        }
+    }
+
+    #[test]
+    #[ignore = "run under the stand-in"]
+    fn programmatic() {
+        let driver = Driver::open(0).unwrap();
+        let [stream, other] = [(); 2].map(|()| driver.stream().unwrap());
+        let in_clusters = LaunchShape::new([16, 1, 1], 96).shared(100 << 10).clusters(8);
+        let mut launched = [SHAPE, in_clusters, SHAPE.cooperative()].map(|shape| (shape, Told::new(&stream)));
+        let mut told = |stream: &dyn Stream| {
+            launched.each_mut().map(|(shape, told)| {
+                told.launch(stream, *shape).unwrap();
+                told.found()
+            })
+        };
+        let expected = |programmatic| {
+            let in_clusters = vec![16, 96, 100 << 10, 8, 0, programmatic];
+            [vec![1, 128, 0, 1, 0, programmatic], in_clusters, vec![1, 128, 0, 1, 1, 0]]
+        };
+        assert_eq!(told(&*stream), expected(0), "at first");
+        stream.set_launches(Launches::Programmatic).unwrap();
+        assert_eq!(told(&*stream), expected(1));
+        assert_eq!(told(&*other), expected(0), "of the other stream nothing was asked");
+
+        let mut recorded = Told::new(&stream);
+        let graph = stream.capture(&mut || recorded.launch(&*stream, SHAPE)).unwrap();
+        stream.set_launches(Launches::Ordinary).unwrap();
+        graph.launch().unwrap();
+        assert_eq!(recorded.found(), expected(1)[0], "as it was recorded");
+        assert_eq!(told(&*stream), expected(0), "again");
     }
 
     #[test]
@@ -326,8 +413,11 @@ mod scenarios {
         assert_eq!(launch_in_clusters(&*stream, 4, 2), Err(expected.clone()));
         let array = Buffer::<f32>::new(&stream, 64).unwrap();
         let map = TensorMap::rows(&*stream, array.ptr(), [4, 16, 16], [16, 4], Swizzle::None);
-        assert_eq!(map, Err(expected));
+        assert_eq!(map, Err(expected.clone()));
         launch_in_clusters(&*stream, 4, 1).unwrap();
+        assert_eq!(stream.set_launches(Launches::Programmatic), Err(expected));
+        launch_in_clusters(&*stream, 4, 1).expect("launches are ordinary ones as before");
+        stream.set_launches(Launches::Ordinary).unwrap();
     }
 
     #[test]

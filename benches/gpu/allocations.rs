@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bidslate::cuda::launch::Launches;
 use bidslate::engine::{Engine, Kernels, Report};
 use bidslate::request::Request;
 use bidslate::response::Timings;
@@ -24,33 +25,48 @@ const STAGES: [Stage; 6] = [
 ];
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {
-    bench_with(criterion, device, Kernels::Measured);
+    bench_with(criterion, device, Kernels::Measured, Launches::Ordinary);
 }
 
-/// The same with the kernels made for Hopper, where they run.
-pub fn bench_hopper(criterion: &mut Criterion, device: &Device) {
+/// The same with programmatic launches.
+pub fn bench_programmatic(criterion: &mut Criterion, device: &Device) {
     if device.runs(Kernels::Hopper) {
-        bench_with(criterion, device, Kernels::Hopper);
+        bench_with(criterion, device, Kernels::Measured, Launches::Programmatic);
     }
 }
 
 /// The same with the search in its persistent form, where that runs.
 pub fn bench_persistent(criterion: &mut Criterion, device: &Device) {
     if device.runs(Kernels::Persistent) {
-        bench_with(criterion, device, Kernels::Persistent);
+        bench_with(criterion, device, Kernels::Persistent, Launches::Ordinary);
     }
 }
 
-fn bench_with(criterion: &mut Criterion, device: &Device, kernels: Kernels) {
+/// The same with the kernels made for Hopper.
+pub fn bench_hopper(criterion: &mut Criterion, device: &Device) {
+    if device.runs(Kernels::Hopper) {
+        bench_with(criterion, device, Kernels::Hopper, Launches::Ordinary);
+    }
+}
+
+/// The same with those, and programmatic launches: what `Kernels::Hopper` asks an engine for.
+pub fn bench_hopper_programmatic(criterion: &mut Criterion, device: &Device) {
+    if device.runs(Kernels::Hopper) {
+        bench_with(criterion, device, Kernels::Hopper, Launches::Programmatic);
+    }
+}
+
+fn bench_with(criterion: &mut Criterion, device: &Device, kernels: Kernels, launches: Launches) {
     for model in device.models() {
         for batch in device.batches() {
             let streams = vec![device.stream.clone()];
             let (engine, requests) =
                 engines::build(device, &device.config(model), streams, kernels, batch, batch);
+            device.set_launches(launches);
             let config = engine.config();
             let d = config.hidden_size;
-            let mut group =
-                criterion.benchmark_group(format!("allocate d {d}, batch {batch}{}", suffix(kernels)));
+            let name = format!("allocate d {d}, batch {batch}{}", suffix(kernels, launches));
+            let mut group = criterion.benchmark_group(name);
             group.throughput(throughput(Stages::new(config, batch).allocate())).sample_size(10);
             group.bench_function("engine", |bencher| {
                 bencher.iter_custom(|runs| (0..runs).map(|_| run(&engine, &requests)).sum());
@@ -67,6 +83,7 @@ fn bench_with(criterion: &mut Criterion, device: &Device, kernels: Kernels) {
             group.finish();
         }
     }
+    device.set_launches(Launches::Ordinary);
 }
 
 /// The time of one call.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bidslate::cuda::choice::Kernels;
-use bidslate::cuda::launch::{Address, Buffer, Element, Stream};
+use bidslate::cuda::launch::{Address, Buffer, Element, Launches, Stream};
 use bidslate::error::DeviceError;
 use bidslate::model::config::{ModelConfig, ModelSize};
 use criterion::{Criterion, Throughput};
@@ -98,6 +98,11 @@ impl Device {
         }
     }
 
+    /// Sets how launches follow each other from here on. Every engine that is built sets it for itself.
+    pub fn set_launches(&self, launches: Launches) {
+        self.stream.set_launches(launches).expect("launches that the device knows");
+    }
+
     /// Requests of a batch.
     pub fn batches(&self) -> Vec<usize> {
         self.pick(vec![1, 8, 32, 128], vec![2])
@@ -171,12 +176,15 @@ impl Device {
     }
 }
 
-/// What a name ends in where other kernels run than those of the table.
-pub fn suffix(kernels: Kernels) -> &'static str {
-    match kernels {
-        Kernels::Hopper => ", hopper",
-        Kernels::Persistent => ", persistent",
-        Kernels::Measured | Kernels::Portable => "",
+/// What a name ends in where other kernels run than those of the table, or launches are programmatic.
+pub fn suffix(kernels: Kernels, launches: Launches) -> &'static str {
+    match (kernels, launches) {
+        (Kernels::Measured | Kernels::Portable, Launches::Ordinary) => "",
+        (Kernels::Measured | Kernels::Portable, Launches::Programmatic) => ", programmatic",
+        (Kernels::Hopper, Launches::Ordinary) => ", hopper",
+        (Kernels::Hopper, Launches::Programmatic) => ", hopper programmatic",
+        (Kernels::Persistent, Launches::Ordinary) => ", persistent",
+        (Kernels::Persistent, Launches::Programmatic) => ", persistent programmatic",
     }
 }
 

@@ -4,7 +4,7 @@
 //! of, the one before has read the same weights, keys and values.
 
 use bidslate::cuda::choice::Kernels;
-use bidslate::cuda::launch::Graph;
+use bidslate::cuda::launch::{Graph, Launches};
 use bidslate::error::DeviceError;
 use bidslate::model::config::ModelConfig;
 use criterion::Criterion;
@@ -14,13 +14,13 @@ use crate::device::{Cache, Device, suffix};
 use crate::pass::{Loaded, Pass};
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {
-    bench_with(criterion, device, Kernels::Measured);
+    bench_with(criterion, device, Kernels::Measured, Launches::Ordinary);
 }
 
-/// The same with the kernels made for Hopper, where they run.
-pub fn bench_hopper(criterion: &mut Criterion, device: &Device) {
+/// The same with programmatic launches.
+pub fn bench_programmatic(criterion: &mut Criterion, device: &Device) {
     if device.runs(Kernels::Hopper) {
-        bench_with(criterion, device, Kernels::Hopper);
+        bench_with(criterion, device, Kernels::Measured, Launches::Programmatic);
     }
 }
 
@@ -35,40 +35,58 @@ pub fn bench_persistent(criterion: &mut Criterion, device: &Device) {
             let mut step = || -> Result<(), DeviceError> {
                 let mut pass = Pass::new(&loaded, requests)?;
                 pass.encode()?;
-                decode_step(criterion, device, &loaded, Kernels::Persistent, &mut pass, requests)
+                let ending = suffix(Kernels::Persistent, Launches::Ordinary);
+                decode_step(criterion, device, &loaded, ending, &mut pass, requests)
             };
             step().expect("a step of the decoder");
         }
     }
 }
 
-fn bench_with(criterion: &mut Criterion, device: &Device, kernels: Kernels) {
+/// The same with the kernels made for Hopper.
+pub fn bench_hopper(criterion: &mut Criterion, device: &Device) {
+    if device.runs(Kernels::Hopper) {
+        bench_with(criterion, device, Kernels::Hopper, Launches::Ordinary);
+    }
+}
+
+/// The same with those, and programmatic launches: what `Kernels::Hopper` asks an engine for.
+pub fn bench_hopper_programmatic(criterion: &mut Criterion, device: &Device) {
+    if device.runs(Kernels::Hopper) {
+        bench_with(criterion, device, Kernels::Hopper, Launches::Programmatic);
+    }
+}
+
+fn bench_with(criterion: &mut Criterion, device: &Device, kernels: Kernels, launches: Launches) {
+    device.set_launches(launches);
     for model in device.models() {
         let config = device.config(model);
         let loaded = Loaded::new(device, &config, kernels);
         for requests in device.batches() {
-            batch(criterion, device, &loaded, kernels, requests).expect("a pass over the stages");
+            let ending = suffix(kernels, launches);
+            batch(criterion, device, &loaded, ending, requests).expect("a pass over the stages");
         }
     }
+    device.set_launches(Launches::Ordinary);
 }
 
 fn batch(
     criterion: &mut Criterion,
     device: &Device,
     loaded: &Loaded,
-    kernels: Kernels,
+    ending: &str,
     requests: usize,
 ) -> Result<(), DeviceError> {
     let config: &ModelConfig = &loaded.model.config;
     let least = Stages::new(config, requests);
-    let name = |stage: &str| name(stage, config, requests, kernels);
+    let name = |stage: &str| name(stage, config, requests, ending);
     let mut pass = Pass::new(loaded, requests)?;
 
     let encoder = throughput(least.encoder());
     pass.encode()?;
     device.bench(criterion, &name("encoder"), encoder, Cache::Cold, |_| pass.encode());
 
-    decode_step(criterion, device, loaded, kernels, &mut pass, requests)?;
+    decode_step(criterion, device, loaded, ending, &mut pass, requests)?;
     let steps = pass.steps();
     pass.select()?;
     (steps / 2 + 1..steps).try_for_each(|position| pass.decode(position).and_then(|()| pass.select()))?;
@@ -85,15 +103,15 @@ fn batch(
     let payment = recorded(loaded, || pass.pay())?;
     let work = throughput(least.payment());
     device.bench(criterion, &name("payment"), work, Cache::Cold, |_| payment.launch());
-    // Nothing of it is made for Hopper.
-    if requests == device.batches()[0] && kernels == Kernels::Measured {
+    // Nothing of it is made for Hopper, and it is one launch.
+    if requests == device.batches()[0] && ending.is_empty() {
         misreports(criterion, device, &pass, config)?;
     }
     Ok(())
 }
 
-fn name(stage: &str, config: &ModelConfig, requests: usize, kernels: Kernels) -> String {
-    format!("{stage} d {}, batch {requests}{}", config.hidden_size, suffix(kernels))
+fn name(stage: &str, config: &ModelConfig, requests: usize, ending: &str) -> String {
+    format!("{stage} d {}, batch {requests}{ending}", config.hidden_size)
 }
 
 /// A position of the decoder. Half of the steps are behind the one that is measured.
@@ -101,7 +119,7 @@ fn decode_step(
     criterion: &mut Criterion,
     device: &Device,
     loaded: &Loaded,
-    kernels: Kernels,
+    ending: &str,
     pass: &mut Pass,
     requests: usize,
 ) -> Result<(), DeviceError> {
@@ -111,7 +129,7 @@ fn decode_step(
     (0..position).try_for_each(|position| pass.decode(position).and_then(|()| pass.select()))?;
     let step = recorded(loaded, || pass.decode(position))?;
     let work = throughput(Stages::new(config, requests).decode_step(position));
-    let name = name("decode_step", config, requests, kernels);
+    let name = name("decode_step", config, requests, ending);
     device.bench(criterion, &name, work, Cache::Warm, |_| step.launch());
     Ok(())
 }

@@ -33,7 +33,7 @@ CARDS = {
 
 # Which benchmark is which kernel: pattern of its name, and operands of its products. Groups of the pattern are the
 # kernel, unless it is named here, its width d, its batch, and what else tells its sizes.
-AT = r"d (?P<d>\d+), batch (?P<batch>\d+)(, (?P<what>hopper|persistent))?/(gpu|cpu|engine)"
+AT = r"d (?P<d>\d+), batch (?P<batch>\d+)(, (?P<what>[a-z ]+))?/(gpu|cpu|engine)"
 KERNELS = (
     (rf"(?P<kernel>encoder|decode_step|creative|allocate) {AT}", None, "bf16"),
     (

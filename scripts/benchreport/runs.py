@@ -95,6 +95,9 @@ OFF = [
     "",
     "Off unless `--gpu-kernels persistent` asks for it, and run on the emulator alone: `decode_step.cu` (a position of",
     "the POI decoder in one launch, by clusters or by a cooperative grid).",
+    "",
+    "Programmatic launches (each kernel begins while the one before still runs, and waits for it), which come with",
+    "`--gpu-kernels hopper`, have not run on a card either.",
 ]
 
 

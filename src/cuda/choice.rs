@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use super::attention_hopper::HEAD_SIZE;
 use super::decode_step;
-use super::launch::Stream;
+use super::launch::{Launches, Stream};
 use crate::error::DeviceError;
 use crate::model::config::ModelConfig;
 
@@ -69,6 +69,8 @@ pub struct Choice {
     pub search: SearchForm,
     /// The head, `expand` and `select_beams`, or `search_step_hopper`: the same bits.
     pub search_step: Code,
+    /// How launches follow each other.
+    pub launches: Launches,
 }
 
 /// A row of the table.
@@ -94,6 +96,7 @@ const PORTABLE: Choice = Choice {
     cross_attention: Code::Portable,
     search: SearchForm::Graph,
     search_step: Code::Portable,
+    launches: Launches::Ordinary,
 };
 const HOPPER: Choice = Choice {
     encoder_products: Code::Hopper,
@@ -103,6 +106,7 @@ const HOPPER: Choice = Choice {
     cross_attention: Code::Hopper,
     search: SearchForm::Graph,
     search_step: Code::Hopper,
+    launches: Launches::Programmatic,
 };
 
 /// By card and d, shorter histories first. What is in no row gets the kernels for every GPU.
@@ -162,6 +166,7 @@ impl Choice {
             // These change no bits.
             search: _,
             search_step: _,
+            launches: _,
         } = *self;
         let operations = [
             ("encoder_products", encoder_products),
@@ -226,6 +231,8 @@ mod tests {
         let all =
             ", hopper encoder_products encoder_attention encoder_fusion decoder_products cross_attention";
         assert_eq!(kinds, ["", ", hopper encoder_products", all]);
+        let programmatic = Choice { launches: Launches::Programmatic, ..mixed };
+        assert_eq!(programmatic.kind(), mixed.kind());
     }
 
     /// Nothing stands in the table that was not measured, and no row hides another.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub use self::argument::{Element, ElementType, KernelArgument, Ptr, PtrMut};
 pub use self::buffer::Buffer;
-pub use self::shape::LaunchShape;
+pub use self::shape::{LaunchShape, Launches};
 pub use self::tensor_map::{Boxes, Swizzle, Tensor, TensorMap};
 use crate::error::DeviceError;
 
@@ -62,6 +62,13 @@ pub trait Stream: Send + Sync {
     /// How many blocks of such launches are resident at once where nothing else runs, whatever the shape's grid: a number
     /// of whole clusters, and 0 where not even one is.
     fn resident(&self, kernel: &'static Kernel, shape: LaunchShape) -> Result<usize, DeviceError>;
+
+    /// How the launches that are enqueued or recorded from now on follow those before them; at first ordinary ones.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotHopper`] for [`Launches::Programmatic`] where [`Stream::hopper`] refuses: the kernels' code for
+    /// other GPUs does not wait.
+    fn set_launches(&self, launches: Launches) -> Result<(), DeviceError>;
 
     /// Whether kernels that are made for Hopper run here.
     ///

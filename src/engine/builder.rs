@@ -241,6 +241,7 @@ fn gpu(
     limits: &Limits,
     catalog: &Catalog,
 ) -> Result<Built, BuildError> {
+    streams.iter().try_for_each(|stream| stream.set_launches(choice.launches))?;
     let snapshot = catalog.snapshot();
     let model = DeviceModel::load(&streams[0], config, weights, choice)?;
     let catalogs = Catalogs::default();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bidslate::catalog::{ItemKind, Update};
 use bidslate::cpu::Precision;
-use bidslate::cuda::launch::{Kernel, Stream};
+use bidslate::cuda::launch::{Kernel, Launches, Stream};
 use bidslate::engine::{Engine, Kernels, Limits, Report};
 use bidslate::error::{BuildError, DeviceError, RequestError};
 use bidslate::model::config::ModelConfig;
@@ -230,6 +230,25 @@ fn an_engine_names_hoppers_kernels_and_refuses_them_on_the_cpu() {
         let builder = Engine::builder().model(world.path()).gpu_kernels(kernels);
         let refused = builder.build().err().unwrap().to_string();
         assert!(refused.contains("gpu_kernels"), "{refused}");
+    }
+}
+
+/// Nothing was measured: launches are programmatic where Hopper's kernels were asked for, and nowhere else.
+#[test]
+fn an_engine_tells_all_its_streams_how_launches_follow_each_other() {
+    let config = ModelConfig { num_heads: 1, ..world::config() };
+    let world = World::with_weights(config, 5, 1, WeightType::BF16);
+    for stream in hopper_streams().into_iter().take(1) {
+        let launches = |kernels| {
+            let watched = [(); 2].map(|()| Watched::new(stream.clone(), Box::new(|_| ())));
+            let streams = watched.iter().map(|watched| -> Arc<dyn Stream> { watched.clone() }).collect();
+            let builder = Engine::builder().model(world.path()).streams(streams).gpu_kernels(kernels);
+            builder.limits(limits(&world, 1)).build().unwrap();
+            watched.map(|watched| watched.launches())
+        };
+        assert_eq!(launches(Kernels::Hopper), [Some(Launches::Programmatic); 2]);
+        assert_eq!(launches(Kernels::Portable), [Some(Launches::Ordinary); 2]);
+        assert_eq!(launches(Kernels::Measured), [Some(Launches::Ordinary); 2]);
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bidslate::cuda::launch::{
-    Address, Boxes, Download, Graph, Kernel, LaunchShape, Stream, Swizzle, Tensor, TensorMap,
+    Address, Boxes, Download, Graph, Kernel, LaunchShape, Launches, Stream, Swizzle, Tensor, TensorMap,
 };
 use bidslate::cuda::tiling::size;
 use bidslate::error::DeviceError;
@@ -149,6 +149,10 @@ impl Stream for EmulatedStream {
     fn resident(&self, _: &'static Kernel, shape: LaunchShape) -> Result<usize, DeviceError> {
         let blocks = MOST_THREADS / shape.block;
         Ok((blocks - blocks % shape.cluster) as usize)
+    }
+
+    fn set_launches(&self, _: Launches) -> Result<(), DeviceError> {
+        Ok(())
     }
 
     fn hopper(&self) -> Result<(), DeviceError> {

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bidslate::cuda::launch::{Address, Download, Graph, Kernel, LaunchShape, Stream, Tensor, TensorMap};
+use bidslate::cuda::launch::{
+    Address, Download, Graph, Kernel, LaunchShape, Launches, Stream, Tensor, TensorMap,
+};
 use bidslate::error::DeviceError;
 
 /// Copies between host and device.
@@ -23,6 +25,7 @@ pub type Hook = Box<dyn Fn(&'static Kernel) + Send + Sync>;
 pub struct Watched {
     inner: Arc<dyn Stream>,
     copies: Mutex<Vec<Copied>>,
+    launches: Mutex<Option<Launches>>,
     hook: Hook,
     /// Bytes that may be in use at a time.
     most: usize,
@@ -31,7 +34,14 @@ pub struct Watched {
 
 impl Watched {
     pub fn new(inner: Arc<dyn Stream>, hook: Hook) -> Arc<Self> {
-        Arc::new(Self { inner, copies: Mutex::default(), hook, most: usize::MAX, in_use: Mutex::default() })
+        Arc::new(Self {
+            inner,
+            copies: Mutex::default(),
+            launches: Mutex::default(),
+            hook,
+            most: usize::MAX,
+            in_use: Mutex::default(),
+        })
     }
 
     /// A stream of a device with `most` bytes of memory.
@@ -42,6 +52,11 @@ impl Watched {
     /// Bytes in use.
     pub fn in_use(&self) -> usize {
         self.in_use.lock().unwrap().values().sum()
+    }
+
+    /// How launches follow each other, as last asked for.
+    pub fn launches(&self) -> Option<Launches> {
+        *self.launches.lock().unwrap()
     }
 
     /// The copies since the last call.
@@ -101,6 +116,11 @@ impl Stream for Watched {
 
     fn resident(&self, kernel: &'static Kernel, shape: LaunchShape) -> Result<usize, DeviceError> {
         self.inner.resident(kernel, shape)
+    }
+
+    fn set_launches(&self, launches: Launches) -> Result<(), DeviceError> {
+        *self.launches.lock().unwrap() = Some(launches);
+        self.inner.set_launches(launches)
     }
 
     fn hopper(&self) -> Result<(), DeviceError> {

@@ -10,7 +10,7 @@ use cudarc::driver::sys::{
 };
 use cudarc::driver::{DriverError, result};
 
-use crate::cuda::launch::LaunchShape;
+use crate::cuda::launch::{LaunchShape, Launches};
 
 /// Dynamic shared memory that a block may have unasked.
 const SHARED_BYTES: u32 = 48 << 10;
@@ -55,11 +55,12 @@ impl Function {
     pub unsafe fn launch(
         &self,
         shape: LaunchShape,
+        launches: Launches,
         arguments: &[&[u8]],
         stream: CUstream,
     ) -> Result<(), DriverError> {
         self.allow(shape)?;
-        let mut attributes = attributes(shape);
+        let mut attributes = attributes(shape, launches);
         let config = config(shape, &mut attributes, stream);
         let mut values: Vec<*mut c_void> =
             arguments.iter().map(|argument| argument.as_ptr().cast_mut().cast()).collect();
@@ -74,7 +75,7 @@ impl Function {
         let (mut count, handle) = (0, self.handle);
         let LaunchShape { block, shared_bytes, cluster, .. } = shape;
         let each = if cluster > 1 {
-            let mut attributes = attributes(shape);
+            let mut attributes = attributes(shape, Launches::Ordinary);
             let config = config(shape, &mut attributes, ptr::null_mut());
             // SAFETY: the function is loaded, and the configuration and its attributes live; the call writes one integer.
             unsafe { sys::cuOccupancyMaxActiveClusters(&mut count, handle, &config) }.result()?;
@@ -113,11 +114,11 @@ impl Function {
 }
 
 /// What a launch has beyond its grid. A kernel that is launched without clusters need not know of them.
-fn attributes(shape: LaunchShape) -> Vec<CUlaunchAttribute> {
+fn attributes(shape: LaunchShape, launches: Launches) -> Vec<CUlaunchAttribute> {
     use CUlaunchAttributeID::*;
     let attribute = |id, value| CUlaunchAttribute { id, pad: [0; 4], value };
     let mut attributes = Vec::new();
-    if shape.cluster > 1 {
+    if shape.cluster != 1 {
         let size = CUlaunchAttributeValue_union__bindgen_ty_1 { x: shape.cluster, y: 1, z: 1 };
         let value = CUlaunchAttributeValue { clusterDim: size };
         attributes.push(attribute(CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, value));
@@ -125,6 +126,11 @@ fn attributes(shape: LaunchShape) -> Vec<CUlaunchAttribute> {
     if shape.cooperative {
         let value = CUlaunchAttributeValue { cooperative: 1 };
         attributes.push(attribute(CU_LAUNCH_ATTRIBUTE_COOPERATIVE, value));
+    }
+    // A grid whose blocks wait for each other has to be resident as a whole: it begins when all before it has ended.
+    if launches == Launches::Programmatic && !shape.cooperative {
+        let value = CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+        attributes.push(attribute(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, value));
     }
     attributes
 }

@@ -12,7 +12,9 @@ use super::function::Function;
 use super::graph::DriverGraph;
 use super::staging::{STAGING_BYTES, Staging};
 use super::tensor_map;
-use crate::cuda::launch::{Address, Download, Graph, Kernel, LaunchShape, Stream, Tensor, TensorMap};
+use crate::cuda::launch::{
+    Address, Download, Graph, Kernel, LaunchShape, Launches, Stream, Tensor, TensorMap,
+};
 use crate::error::DeviceError;
 
 pub(super) struct DriverStream {
@@ -20,6 +22,8 @@ pub(super) struct DriverStream {
     context: Arc<Context>,
     /// Whether work is recorded instead of run.
     capturing: AtomicBool,
+    /// Whether launches are programmatic.
+    programmatic: AtomicBool,
     staging: Mutex<Staging>,
 }
 
@@ -27,7 +31,8 @@ impl DriverStream {
     /// A stream of the context, which is current.
     pub fn new(context: Arc<Context>, stream: Arc<CudaStream>) -> Result<Self, DriverError> {
         let staging = Mutex::new(Staging::new()?);
-        Ok(Self { stream, context, capturing: AtomicBool::new(false), staging })
+        let [capturing, programmatic] = [(); 2].map(|()| AtomicBool::new(false));
+        Ok(Self { stream, context, capturing, programmatic, staging })
     }
 
     /// A panic while it was held left at most a copy undone.
@@ -40,6 +45,13 @@ impl DriverStream {
         match self.capturing.load(Ordering::Relaxed) {
             true => Err(self.refuse(name, "not while a graph is recorded".into())),
             false => self.context.call(name, call),
+        }
+    }
+
+    fn launches(&self) -> Launches {
+        match self.programmatic.load(Ordering::Relaxed) {
+            true => Launches::Programmatic,
+            false => Launches::Ordinary,
         }
     }
 
@@ -143,7 +155,7 @@ impl Stream for DriverStream {
         self.context.call(kernel.name, || {
             // SAFETY: number and sizes of the arguments are those that the kernel was compiled with. That the addresses
             // among them are of memory that the kernel may use is the launcher's part.
-            unsafe { function.launch(shape, arguments, self.stream.cu_stream()) }
+            unsafe { function.launch(shape, self.launches(), arguments, self.stream.cu_stream()) }
         })
     }
 
@@ -153,6 +165,15 @@ impl Stream for DriverStream {
             self.hopper()?;
         }
         self.call(kernel.name, || function.resident(shape, self.context.multiprocessors()?))
+    }
+
+    fn set_launches(&self, launches: Launches) -> Result<(), DeviceError> {
+        let programmatic = launches == Launches::Programmatic;
+        if programmatic {
+            self.hopper()?;
+        }
+        self.programmatic.store(programmatic, Ordering::Relaxed);
+        Ok(())
     }
 
     fn hopper(&self) -> Result<(), DeviceError> {

@@ -1,4 +1,4 @@
-//! The blocks and threads of a launch, and how they are launched.
+//! The blocks and threads of a launch, and how launches follow each other.
 
 /// The blocks and threads of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,4 +35,16 @@ impl LaunchShape {
     pub const fn cooperative(self) -> Self {
         Self { cooperative: true, ..self }
     }
+}
+
+/// How a launch follows those before it in its stream. The results are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Launches {
+    /// When they have ended.
+    #[default]
+    Ordinary,
+    /// Its blocks become resident while the kernel before it still runs, as far as there is room, and wait there until it
+    /// has ended (programmatic dependent launch): every kernel of `kernels/` begins with that wait. A copy ends before a
+    /// kernel begins, and begins after it has ended, in either case; a cooperative launch is always an ordinary one.
+    Programmatic,
 }
