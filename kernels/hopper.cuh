@@ -199,6 +199,14 @@ PTX_FN void mbar_arrive_cluster(uint32_t barrier LOCP) {
                    ::"r"(barrier) : "memory"));
 }
 
+// The same to hand back what bulk copies have brought, for others to be copied over it: nothing
+// that this thread has written is handed on, so no fence of the GPU comes with it. mbar_wait will
+// do for who waits.
+PTX_FN void mbar_return_cluster(uint32_t barrier LOCP) {
+  EMU(simt::mbar_arrive(barrier, 0, loc),
+      asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory"));
+}
+
 // mbar_wait for the block's own mbarrier at which other blocks arrive.
 PTX_FN void mbar_wait_cluster(uint32_t barrier, uint32_t parity LOCP) {
 #ifdef SIMT_EMU

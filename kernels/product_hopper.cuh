@@ -100,7 +100,7 @@ PTX_FN void fill(Ring<ROWS> ring, const TensorMap* x, const TensorMap* w, int ch
   const int row0 = blockIdx.y * ROWS + part, column0 = blockIdx.x * COLUMNS;
   for (int chunk = 0; chunk < chunks; chunk++) {
     const uint32_t full = ring.full(chunk), to = ring.x(chunk) + part * ROW_BYTES;
-    mbar_wait_cluster(ring.empty(chunk), ring.parity(chunk) ^ 1);  // the first round is empty
+    mbar_wait(ring.empty(chunk), ring.parity(chunk) ^ 1);  // the first round is empty at once
     mbar_arrive_expect(full, ring.STAGE_BYTES);
     bulk_load_2d(ring.w(chunk), w, chunk * DEPTH, column0, full);
     if (blocks == 1) {
@@ -110,7 +110,7 @@ PTX_FN void fill(Ring<ROWS> ring, const TensorMap* x, const TensorMap* w, int ch
     }
   }
   for (int chunk = max(chunks - ring.STAGES, 0); chunk < chunks; chunk++) {
-    mbar_wait_cluster(ring.empty(chunk), ring.parity(chunk));
+    mbar_wait(ring.empty(chunk), ring.parity(chunk));
   }
 }
 
@@ -123,7 +123,7 @@ PTX_FN uint64_t operand(uint32_t address, int step) {
 template <int ROWS>
 PTX_FN void release(Ring<ROWS> ring, int chunk) {
   const uint32_t lane = threadIdx.x % 32;
-  if (lane < cluster_blocks()) mbar_arrive_cluster(cluster_address(ring.empty(chunk), lane));
+  if (lane < cluster_blocks()) mbar_return_cluster(cluster_address(ring.empty(chunk), lane));
 }
 
 // By a warpgroup: sums += its 64 rows of x times the tile's rows of w.

@@ -290,8 +290,17 @@ PTX_FN void mbar_arrive(uint32_t barrier LOCP) {
 }
 
 PTX_FN void mbar_wait(uint32_t barrier, uint32_t parity LOCP) {
-#ifdef SIMT_EMU
+#if defined(SIMT_EMU)
   simt::mbar_wait(barrier, parity, loc);
+#elif __CUDA_ARCH__ >= 900
+  uint32_t over;
+  do {
+    asm volatile("{\n"
+                 ".reg .pred over;\n"
+                 "mbarrier.try_wait.parity.shared.b64 over, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, over;\n"
+                 "}" : "=r"(over) : "r"(barrier), "r"(parity) : "memory");
+  } while (!over);
 #else
   for (;;) {
     uint32_t over;

@@ -353,7 +353,7 @@ fn a_box_goes_to_all_blocks_of_a_cluster() {
             let map =
                 TensorMap::tiled(from, 2, &[64, blocks * 8], &[128], &[64, 8], Swizzle::Bytes128).unwrap();
             let arguments: [&[u8]; 2] = [&map.bytes(), &to.to_ne_bytes()];
-            run_clusters(&emulator, "hopper_multicast", (1, blocks), 64, blocks * 1024 + 8, &arguments);
+            run_clusters(&emulator, "hopper_multicast", (1, blocks), 64, blocks * 1024 + 16, &arguments);
             let mut swizzled = vec![0; bytes.len()];
             for at in (0..bytes.len()).step_by(16) {
                 let place = place(at, Swizzle::Bytes128);

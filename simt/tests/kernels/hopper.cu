@@ -266,14 +266,16 @@ extern "C" __global__ void hopper_cluster_sum(const float* in, float* out) {
 }
 
 // Each block of the only cluster loads eight rows of 128 bytes for all of them; `out` [blocks]
-// [8 blocks][128] bytes is what each then has. 1,024 bytes a block, and 8, of shared memory.
+// [8 blocks][128] bytes is what each then has. No block ends before all have said that they are
+// done. 1,024 bytes a block, and 16, of shared memory; two warps.
 extern "C" __global__ void hopper_multicast(const __grid_constant__ TensorMap map,
                                             unsigned char* out) {
   DYN_SMEM(bytes);
   const uint32_t rank = cluster_rank(), blocks = cluster_blocks(), all = blocks * 1024;
-  const uint32_t barrier = smem_u32(bytes) + all;
+  const uint32_t barrier = smem_u32(bytes) + all, returned = barrier + 8, lane = threadIdx.x % 32;
   if (threadIdx.x == 0) {
     mbar_init(barrier, 1);
+    mbar_init(returned, 2 * blocks);
     mbar_init_fence();
     mbar_arrive_expect(barrier, all);
   }
@@ -284,7 +286,9 @@ extern "C" __global__ void hopper_multicast(const __grid_constant__ TensorMap ma
   }
   mbar_wait_cluster(barrier, 0);
   for (unsigned i = threadIdx.x; i < all; i += 64) out[rank * all + i] = bytes[i];
-  cluster_sync();
+  __syncwarp();
+  if (lane < blocks) mbar_return_cluster(cluster_address(returned, lane));
+  mbar_wait(returned, 0);
 }
 
 // Registers go from one warpgroup to the other; `out` counts the threads. Grid 1, block 256.
