@@ -39,8 +39,8 @@ extern "C" __global__ void __launch_bounds__(FLASH_THREADS)
                       __nv_bfloat16* __restrict__ out, unsigned beams, unsigned kv_stride,
                       unsigned chunks) {
   begin_kernel();
-  beam_attention_block<32>({q, kv, offsets, reinterpret_cast<float4*>(partials), counters, out, beams,
-                            gridDim.y, kv_stride, chunks});
+  beam_attention_block<32>({q, kv, offsets, reinterpret_cast<float4*>(partials), counters, out,
+                            beams, gridDim.y, kv_stride, chunks});
 }
 
 extern "C" __global__ void __launch_bounds__(FLASH_THREADS)
@@ -49,8 +49,8 @@ extern "C" __global__ void __launch_bounds__(FLASH_THREADS)
                       __nv_bfloat16* __restrict__ out, unsigned beams, unsigned kv_stride,
                       unsigned chunks) {
   begin_kernel();
-  beam_attention_block<64>({q, kv, offsets, reinterpret_cast<float4*>(partials), counters, out, beams,
-                            gridDim.y, kv_stride, chunks});
+  beam_attention_block<64>({q, kv, offsets, reinterpret_cast<float4*>(partials), counters, out,
+                            beams, gridDim.y, kv_stride, chunks});
 }
 
 extern "C" __global__ void __launch_bounds__(FLASH_THREADS)
@@ -59,6 +59,6 @@ extern "C" __global__ void __launch_bounds__(FLASH_THREADS)
                        __nv_bfloat16* __restrict__ out, unsigned beams, unsigned kv_stride,
                        unsigned chunks) {
   begin_kernel();
-  beam_attention_block<128>({q, kv, offsets, reinterpret_cast<float4*>(partials), counters, out, beams,
-                            gridDim.y, kv_stride, chunks});
+  beam_attention_block<128>({q, kv, offsets, reinterpret_cast<float4*>(partials), counters, out,
+                            beams, gridDim.y, kv_stride, chunks});
 }

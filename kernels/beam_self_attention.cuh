@@ -92,7 +92,8 @@ PTX_FN void beam_self_attention(unsigned unit, float4* query, const float* qkv, 
     if (position <= t) {
       const float* key =
           position < t ? keys + (position * (size_t)rows + from) * d + head : own_key;
-      score = dot<HEAD>(query, key) * SCORE_SCALE<HEAD>;
+      // Not to be fused with what is subtracted below, whatever the file's options.
+      score = __fmul_rn(dot<HEAD>(query, key), SCORE_SCALE<HEAD>);
     }
     const float before = largest;
     largest = fmaxf(before, warp_max(score));

@@ -12,8 +12,8 @@
 //   states  = rms_norm(x), logits = states head^T
 //
 // A barrier of the team follows each of these 8 layers + 2 lines. A team has the rows of whole
-// requests: one in a cluster, all in a grid. The sums of a row do not depend on which rows share its
-// tile, nor on how many blocks there are.
+// requests: one in a cluster, all in a grid. The sums of a row do not depend on which rows share
+// its tile, nor on how many blocks there are.
 //
 // 256 threads; `decode_bytes` of dynamic shared memory, the most that a phase needs.
 #pragma once
@@ -76,18 +76,15 @@ class Decode {
       : step_(step),
         team_(team),
         requests_(requests),
-        first_((size_t)requests.first * step.beams),
-        m_(requests.count * step.beams),
         d_(step.heads * HEAD) {}
 
-  // Runs position `t`, whose states go to `states` and, unless `head` is null, its logits to
-  // step.logits.
-  PTX_FN void run(unsigned t, const __nv_bfloat16* head, float* states) {
+  // Runs the position that `newest` holds through all layers.
+  PTX_FN void run_layers(const unsigned* newest) {
     embed();
     for (unsigned l = 0; l < step_.layer_count; l++) {
       const DecoderLayer& layer = step_.layers[l];
-      project(layer, t);
-      attend_self(layer);
+      project(layer, newest);
+      attend_self(layer, newest);
       add(step_.attended, layer.out, d_);
       query(layer);
       attend_cross(layer);
@@ -95,80 +92,100 @@ class Decode {
       feed(layer);
       add(step_.hidden, layer.down, step_.ffn);
     }
-    finish(head, states);
+  }
+
+  // The position's states to `states` and, unless `head` is null, its logits to step.logits.
+  // Without a head there are no products: what is left is the norm.
+  PTX_FN void finish(const __nv_bfloat16* head, float* states) {
+    const unsigned codes = head ? step_.codes : 0;
+    share_normed(codes, [&](Place place, unsigned each) {
+      norm_linear<64>(place, normed(step_.norm, states + (size_t)first_row() * d_), head,
+                      StoreF32{step_.logits + (size_t)first_row() * step_.codes}, codes, Rotary{},
+                      each);
+    });
   }
 
  private:
   const DecodeStep& step_;
   Team& team_;
-  const Requests requests_;
-  const size_t first_;  // row of the batch
-  const unsigned m_, d_;
+  Requests requests_;
+  unsigned d_;
+
+  // A phase keeps nothing in registers for a later one, so that each has all of them.
+  PTX_FN void next_phase() {
+    team_.sync();
+    forget(requests_.first), forget(d_);
+  }
+
+  // Of the batch, the first that the team has, and how many.
+  PTX_FN unsigned first_row() const { return requests_.first * step_.beams; }
+  PTX_FN unsigned rows() const { return requests_.count * step_.beams; }
 
   PTX_FN NormedRows normed(const float* weight, float* to) const {
-    return {step_.x + first_ * d_, weight, to, m_, d_, step_.eps};
+    return {step_.x + (size_t)first_row() * d_, weight, to, rows(), d_, step_.eps};
   }
 
   PTX_FN void embed() {
     const unsigned warp = threadIdx.x >> 5;
-    for (unsigned row = team_.rank() * DECODE_WARPS + warp; row < m_;
+    for (unsigned row = team_.rank() * DECODE_WARPS + warp; row < rows();
          row += team_.blocks() * DECODE_WARPS) {
-      embed_token(step_.table, step_.tokens[first_ + row], step_.x + (first_ + row) * d_, d_);
+      const size_t at = first_row() + row;
+      embed_token(step_.table, step_.tokens[at], step_.x + at * d_, d_);
     }
-    team_.sync();
+    next_phase();
   }
 
   // Deals out a product with normed rows in tiles of 64: `product(place, tiles_per_block)`. Norms
   // are computed once for all tiles that a block gets in a row.
   template <class Product>
   PTX_FN void share_normed(unsigned n, Product product) {
-    const unsigned down = (m_ + NORM_ROWS - 1) / NORM_ROWS, tiles = max((n + 63) / 64, 1u);
+    const unsigned down = (rows() + NORM_ROWS - 1) / NORM_ROWS, tiles = max((n + 63) / 64, 1u);
     const unsigned each = min((down * tiles + team_.blocks() - 1) / team_.blocks(), tiles);
     const unsigned across = (tiles + each - 1) / each;
     share(team_, across * down, [&](unsigned unit) {
       product(Place{unit % across, unit / across, 0, across, down, 1}, each);
     });
-    team_.sync();
+    next_phase();
   }
 
-  PTX_FN void project(const DecoderLayer& layer, unsigned t) {
-    const Rotary rotary{step_.angles + (size_t)t * HEAD, nullptr, 0, 2 * d_, HEAD / 64};
-    const StoreF32 to{step_.qkv + first_ * 3 * d_};
+  PTX_FN void project(const DecoderLayer& layer, const unsigned* newest) {
+    const Rotary rotary{step_.angles, newest, 0, 2 * d_, HEAD / 64};
+    const StoreF32 to{step_.qkv + (size_t)first_row() * 3 * d_};
     share_normed(3 * d_, [&](Place place, unsigned each) {
       norm_linear<64>(place, normed(layer.norm, nullptr), layer.qkv, to, 3 * d_, rotary, each);
     });
   }
 
-  PTX_FN void attend_self(const DecoderLayer& layer) {
+  PTX_FN void attend_self(const DecoderLayer& layer, const unsigned* newest) {
     DYN_SMEM(smem);
-    const unsigned warp = threadIdx.x >> 5, begin = first_ * step_.heads;
-    const unsigned end = begin + m_ * step_.heads, warps = team_.blocks() * DECODE_WARPS;
+    const unsigned warp = threadIdx.x >> 5, begin = (size_t)first_row() * step_.heads;
+    const unsigned end = begin + rows() * step_.heads, warps = team_.blocks() * DECODE_WARPS;
     float4* query = reinterpret_cast<float4*>(smem) + warp * (HEAD / 4);
     for (unsigned unit = begin + team_.rank() * DECODE_WARPS + warp; unit < end; unit += warps) {
       beam_self_attention<HEAD>(unit, query, step_.qkv, layer.keys, layer.values, step_.ancestors,
-                                step_.newest, step_.attended, step_.requests * step_.beams,
+                                newest, step_.attended, step_.requests * step_.beams,
                                 step_.heads, step_.beams, step_.positions);
       __syncwarp();  // the next unit writes another query
     }
-    team_.sync();
+    next_phase();
   }
 
   // x += from w^T, from [rows, k].
   PTX_FN void add(const __nv_bfloat16* from, const __nv_bfloat16* w, unsigned k) {
     const unsigned across = (d_ + DECODE_COLUMNS - 1) / DECODE_COLUMNS;
-    const unsigned down = (m_ + ROWS - 1) / ROWS;
+    const unsigned down = (rows() + ROWS - 1) / ROWS;
     share(team_, across * down, [&](unsigned unit) {
       linear<DECODE_COLUMNS, DECODE_THREADS, DECODE_STAGES, 1>(
-          Place{unit % across, unit / across, 0, across, down, 1}, from + first_ * k, w, m_, d_, k,
-          AddF32{step_.x + first_ * d_});
+          Place{unit % across, unit / across, 0, across, down, 1}, from + (size_t)first_row() * k,
+          w, rows(), d_, k, AddF32{step_.x + (size_t)first_row() * d_});
     });
-    team_.sync();
+    next_phase();
   }
 
   PTX_FN void query(const DecoderLayer& layer) {
     share_normed(d_, [&](Place place, unsigned each) {
       norm_linear<64>(place, normed(layer.cross_norm, nullptr), layer.cross_q,
-                      StoreBf16{step_.q + first_ * d_}, d_, Rotary{}, each);
+                      StoreBf16{step_.q + (size_t)first_row() * d_}, d_, Rotary{}, each);
     });
   }
 
@@ -193,22 +210,13 @@ class Decode {
       beam_attention<HEAD>(warps, own, last, all, at);
       warps.sync();  // the next unit writes to the same shared memory
     }
-    team_.sync();
+    next_phase();
   }
 
   PTX_FN void feed(const DecoderLayer& layer) {
     share_normed(2 * step_.ffn, [&](Place place, unsigned each) {
       swiglu<64>(place, normed(layer.ffn_norm, nullptr), layer.gate_up,
-                 step_.hidden + first_ * step_.ffn, step_.ffn, each);
-    });
-  }
-
-  // Without a head there are no products: what is left is the norm.
-  PTX_FN void finish(const __nv_bfloat16* head, float* states) {
-    const unsigned codes = head ? step_.codes : 0;
-    share_normed(codes, [&](Place place, unsigned each) {
-      norm_linear<64>(place, normed(step_.norm, states + first_ * d_), head,
-                      StoreF32{step_.logits + first_ * step_.codes}, codes, Rotary{}, each);
+                 step_.hidden + (size_t)first_row() * step_.ffn, step_.ffn, each);
     });
   }
 };

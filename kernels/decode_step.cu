@@ -7,8 +7,9 @@
 //                             requests together
 //
 // 256 threads. Shared memory: the most of 128 d (d rounded up to 64) + 32 KiB for normed rows, 48
-// KiB for products, and 1,280 HEAD + 8 bytes for attention. HEAD is 32 or 64: one of 128 would spill. FLOP as the launches that it replaces;
-// bytes of weights are read from L2 by each cluster, by a grid once for every 64 rows.
+// KiB for products, and 1,280 HEAD + 8 bytes for attention. HEAD is 32 or 64: one of 128 would spill.
+// FLOP as the launches that it replaces; bytes of weights are read from L2 by each cluster, by a
+// grid once for every 64 rows.
 #include "decode.cuh"
 
 #ifdef HOPPER
@@ -16,14 +17,18 @@
 template <int HEAD>
 PTX_FN void decode_by_cluster(const DecodeStep& step) {
   ClusterTeam team;
-  Decode<HEAD, ClusterTeam>(step, team, {blockIdx.y, 1}).run(*step.newest, step.head, step.states);
+  Decode<HEAD, ClusterTeam> decoder(step, team, {blockIdx.y, 1});
+  decoder.run_layers(step.newest);
+  decoder.finish(step.head, step.states);
   team.leave();
 }
 
 template <int HEAD>
 PTX_FN void decode_by_grid(const DecodeStep& step) {
   GridTeam team{step.team};
-  Decode<HEAD, GridTeam>(step, team, {0, step.requests}).run(*step.newest, step.head, step.states);
+  Decode<HEAD, GridTeam> decoder(step, team, {0, step.requests});
+  decoder.run_layers(step.newest);
+  decoder.finish(step.head, step.states);
   team.leave();
 }
 

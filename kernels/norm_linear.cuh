@@ -19,14 +19,13 @@ struct HeadSlots {
 
 struct Rotary {
   const float* angles;
-  const unsigned* position;  // null: all rows stand at position 0
+  const unsigned* position;
   unsigned position_stride, rotated, shift;
 
   // Turns the pair of columns `column` and `column + head_size / 2` of row `row`.
   PTX_FN void turn(unsigned row, unsigned column, float& low, float& high) const {
     const unsigned half = 16u << shift;
-    const unsigned at = position ? position[row * position_stride] : 0;
-    const float* angle = angles + (size_t)at * half * 2;
+    const float* angle = angles + (size_t)position[row * position_stride] * half * 2;
     const float cosine = angle[column & (half - 1)], sine = angle[half + (column & (half - 1))];
     const float x = low, y = high;
     low = fmaf(x, cosine, -__fmul_rn(y, sine));

@@ -231,6 +231,16 @@ PTX_FN float ex2(float x) {
 #endif
 }
 
+// ---- Registers
+
+// Makes `x` a number that the compiler knows nothing of: what is computed from it after this is
+// computed there, and not kept in a register from before.
+PTX_FN void forget(unsigned& x) {
+#ifndef SIMT_EMU
+  asm volatile("" : "+r"(x));
+#endif
+}
+
 // ---- Global memory that is used once: past L1. Addresses aligned to 16.
 
 // Only for memory that no thread writes while the kernel runs.

@@ -22,8 +22,8 @@ pub enum Kernels {
     Portable,
     /// Those made for Hopper, wherever there is one. For comparisons, and on sm_90 alone.
     Hopper,
-    /// Those that run on every GPU, but each position of the POI decoder in one launch. It gives the bits of `Portable`.
-    /// For comparisons, and on sm_90 alone.
+    /// Those that run on every GPU, but the search in one launch. It gives the bits of `Portable`. For comparisons, and on
+    /// sm_90 alone.
     Persistent,
 }
 
@@ -36,14 +36,14 @@ pub enum Code {
     Hopper,
 }
 
-/// How the search runs the POI decoder. It decides about time alone: the bits are the same in every form.
+/// How the search is launched. It decides about time alone: the bits are the same in every form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SearchForm {
     /// A launch for each operation.
     Graph,
-    /// A launch for each position, in which every request has a cluster of blocks.
+    /// One launch, in which every request has a cluster of blocks.
     Cluster,
-    /// A launch for each position, in which all blocks have all requests.
+    /// One launch, in which all blocks have all requests.
     Grid,
 }
 
@@ -137,7 +137,7 @@ impl Kernels {
     }
 }
 
-/// The form in which one launch runs a position of such a model.
+/// The form in which one launch searches with such a model.
 fn persistent(config: &ModelConfig) -> SearchForm {
     let (d, heads) = (config.hidden_size, config.num_heads);
     if !decode_step::fits(config.decoder_layers, d, d / heads) {

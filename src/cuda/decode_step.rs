@@ -4,9 +4,9 @@
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
 
-use super::launch::{Kernel, KernelArgument, LaunchShape, Stream};
-use super::norm_product;
+use super::launch::{KernelArgument, LaunchShape, Stream};
 use super::tiling::size;
+use super::{norm_product, persistent_search};
 use crate::error::DeviceError;
 
 crate::kernels! {
@@ -146,16 +146,15 @@ pub fn fits(layers: usize, d: usize, head_size: usize) -> bool {
     layers <= MOST_LAYERS && [32, 64].contains(&head_size) && d <= norm_product::MOST_COLUMNS
 }
 
-/// The largest cluster in which a request can be decoded here, if any.
+/// The largest cluster in which a request can be decoded and searched here, if any.
 ///
 /// # Errors
 /// [`DeviceError::NotHopper`] on any other card, [`DeviceError::Failed`].
 pub fn cluster(stream: &dyn Stream, d: usize, head_size: usize) -> Result<Option<Team>, DeviceError> {
     stream.hopper()?;
-    for blocks in CLUSTERS {
-        let shape = Team::Cluster(blocks).shape(1, d, head_size);
-        if stream.resident(Team::Cluster(blocks).kernel(head_size), shape)? > 0 {
-            return Ok(Some(Team::Cluster(blocks)));
+    for team in CLUSTERS.map(Team::Cluster) {
+        if team.resident(stream, d, head_size)? > 0 {
+            return Ok(Some(team));
         }
     }
     Ok(None)
@@ -167,19 +166,22 @@ pub fn cluster(stream: &dyn Stream, d: usize, head_size: usize) -> Result<Option
 /// [`DeviceError::NotHopper`] on any other card, [`DeviceError::Failed`].
 pub fn grid(stream: &dyn Stream, d: usize, head_size: usize) -> Result<Option<Team>, DeviceError> {
     stream.hopper()?;
-    let shape = Team::Grid(1).shape(1, d, head_size);
-    let blocks = stream.resident(Team::Grid(1).kernel(head_size), shape)?;
+    let blocks = Team::Grid(1).resident(stream, d, head_size)?;
     Ok((blocks > 0).then(|| Team::Grid(size(blocks))))
 }
 
 impl Team {
-    fn kernel(self, head_size: usize) -> &'static Kernel {
-        match (self, head_size) {
-            (Self::Cluster(_), 32) => &KERNELS[0],
-            (Self::Cluster(_), _) => &KERNELS[1],
-            (Self::Grid(_), 32) => &KERNELS[2],
-            (Self::Grid(_), _) => &KERNELS[3],
-        }
+    /// Its place among kernels for either team and heads of 32 and 64.
+    pub(super) fn index(self, head_size: usize) -> usize {
+        let grid = matches!(self, Self::Grid(_));
+        usize::from(grid) * 2 + usize::from(head_size != 32)
+    }
+
+    /// Blocks that are resident at once, of whichever kernel.
+    fn resident(self, stream: &dyn Stream, d: usize, head_size: usize) -> Result<usize, DeviceError> {
+        let shape = self.shape(1, d, head_size);
+        let step = stream.resident(&KERNELS[self.index(head_size)], shape)?;
+        Ok(step.min(stream.resident(persistent_search::kernel(self, head_size), shape)?))
     }
 
     fn shape(self, requests: usize, d: usize, head_size: usize) -> LaunchShape {
@@ -190,6 +192,18 @@ impl Team {
             }
             Self::Grid(blocks) => LaunchShape::new([blocks, 1, 1], THREADS).shared(shared).cooperative(),
         }
+    }
+}
+
+impl DecodeStep {
+    /// The launch of a team.
+    ///
+    /// # Panics
+    /// If the sizes do not fit.
+    pub(super) fn launch(&self, team: Team, head_size: usize) -> LaunchShape {
+        let (layers, d) = (self.layer_count as usize, self.heads as usize * head_size);
+        assert!(fits(layers, d, head_size), "{layers} layers of {d} columns in heads of {head_size}");
+        team.shape(self.requests as usize, d, head_size)
     }
 }
 
@@ -212,17 +226,16 @@ pub fn decode_step(
     head_size: usize,
     step: DecodeStep,
 ) -> Result<(), DeviceError> {
-    let d = step.heads as usize * head_size;
-    assert!(fits(step.layer_count as usize, d, head_size), "{} layers of {d} columns", step.layer_count);
+    let shape = step.launch(team, head_size);
     stream.hopper()?;
     if step.requests * step.beams == 0 {
         return Ok(());
     }
-    let shape = team.shape(step.requests as usize, d, head_size);
-    match (team, head_size) {
-        (Team::Cluster(_), 32) => decode_step_cluster_32(stream, shape, step),
-        (Team::Cluster(_), _) => decode_step_cluster_64(stream, shape, step),
-        (Team::Grid(_), 32) => decode_step_grid_32(stream, shape, step),
-        (Team::Grid(_), _) => decode_step_grid_64(stream, shape, step),
-    }
+    let launch = match (team, head_size) {
+        (Team::Cluster(_), 32) => decode_step_cluster_32,
+        (Team::Cluster(_), _) => decode_step_cluster_64,
+        (Team::Grid(_), 32) => decode_step_grid_32,
+        (Team::Grid(_), _) => decode_step_grid_64,
+    };
+    launch(stream, shape, step)
 }

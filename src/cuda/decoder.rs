@@ -14,12 +14,13 @@ use super::embed::embeddings;
 use super::encoder::{Encoder, EncoderState};
 use super::launch::{Buffer, Ptr, PtrMut, Stream};
 use super::norm_linear::{NormedRows, Projected, norm_linear};
-use super::search::Head;
+use super::persistent_search::{self, PersistentSearch, persistent_search};
+use super::search::{Head, Search};
 use super::tiling::size;
 use super::weights::{Matrix, Upload};
 use crate::error::DeviceError;
 use crate::model::blocks::Shape;
-use crate::model::config::ModelConfig;
+use crate::model::config::{BOI, ModelConfig, SPECIAL_TOKENS};
 
 /// The POI decoder's weights.
 #[derive(Debug)]
@@ -213,6 +214,46 @@ impl Decoder {
             block.run(stream, rows, Context { beams: step.beams, cache, cross }, &mut state.scratch)?;
         }
         Ok(())
+    }
+
+    /// Runs a search of `steps` steps that has begun, all positions from 0 to `steps` in one launch. Where `state` has no
+    /// team, or the team takes fewer beams, nothing is run and the answer is false.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn search(
+        &self,
+        stream: &dyn Stream,
+        config: &ModelConfig,
+        table: Ptr<bf16>,
+        angles: Ptr<f32>,
+        encoder: (&Encoder, &EncoderState),
+        beams: Beams,
+        steps: usize,
+        search: &mut Search,
+        state: &mut DecoderState,
+    ) -> Result<bool, DeviceError> {
+        let Some(team) = state.team.filter(|_| beams.beams <= persistent_search::MOST_BEAMS) else {
+            return Ok(false);
+        };
+        let step = Step {
+            beams,
+            position: 0,
+            newest: search.position(),
+            tokens: search.tokens(),
+            ancestors: search.ancestors(),
+        };
+        let all = PersistentSearch {
+            decode: self.arguments(config, table, angles, encoder, step, Some(0), state),
+            tables: search.arrays(),
+            steps: steps as u64,
+            layers: size(config.poi_code_layers),
+            positions: size(search.positions()),
+            first_code_token: size(SPECIAL_TOKENS.len()),
+            boi: size(BOI),
+        };
+        persistent_search(stream, team, self.shape.head_size(), all).map(|()| true)
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -40,6 +40,7 @@ pub mod norm;
 pub mod norm_linear;
 mod norm_product;
 pub mod payment;
+pub mod persistent_search;
 pub mod product_hopper;
 pub mod quantize;
 pub mod reward;
@@ -79,6 +80,7 @@ pub fn kernels() -> impl Iterator<Item = &'static launch::Kernel> {
         norm::KERNELS,
         norm_linear::KERNELS,
         payment::KERNELS,
+        persistent_search::KERNELS,
         quantize::KERNELS,
         reward_choice::KERNELS,
         reward_input::KERNELS,

@@ -127,6 +127,9 @@ impl Batch<'_> {
         let config = &self.model.config;
         let BatchShape { beams, slots } = shape;
         let steps = slots * config.poi_code_layers;
+        if log.is_none() && self.search_in_one(ws, beams, steps)? {
+            return ws.search.finish();
+        }
         // A log needs logits in device memory.
         let cluster = if log.is_none() { self.step_cluster(ws, beams) } else { None };
         for position in 0..=steps {
@@ -166,6 +169,15 @@ impl Batch<'_> {
             }
         }
         ws.search.finish()
+    }
+
+    /// Runs all steps in one launch, where that is chosen and finds room; false where it does not.
+    fn search_in_one(&self, ws: &mut GpuWorkspace, beams: Beams, steps: usize) -> Result<bool, DeviceError> {
+        let (config, decoder) = (&self.model.config, &self.model.decoder);
+        let (table, angles) = (self.model.table.ptr(), self.model.angles.ptr());
+        let GpuWorkspace { stream, encoder, search, decoder: state, .. } = ws;
+        let encoder = (&self.model.encoder, &*encoder);
+        decoder.search(&**stream, config, table, angles, encoder, beams, steps, search, state)
     }
 
     /// The cluster that runs head and search of a step in one launch, where that is chosen and finds room. A position of

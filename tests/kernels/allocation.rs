@@ -184,28 +184,50 @@ fn hoppers_kernels_show_the_lists_of_the_cpu() {
     }
 }
 
-/// The persistent form of the search decides about time alone.
+/// The persistent form of the search decides about time alone. Answers of the graph and of `kernel`, which alone runs the
+/// decoder.
+fn is_persistent(stream: &Arc<dyn Stream>, world: &World, requests: &[Request], kernel: &str) {
+    let launched = Arc::new(Mutex::new(BTreeSet::new()));
+    let note = launched.clone();
+    let hook = move |kernel: &'static Kernel| {
+        note.lock().unwrap().insert(kernel.name);
+    };
+    let watched: Arc<dyn Stream> = Watched::new(stream.clone(), Box::new(hook));
+    let [graph, persistent] = [(stream, Kernels::Portable), (&watched, Kernels::Persistent)]
+        .map(|(stream, kernels)| gpu_with(world, stream, kernels));
+    assert_eq!(persistent.backend(), graph.backend());
+    assert_eq!(persistent.allocate(requests), graph.allocate(requests));
+    let launched = launched.lock().unwrap();
+    assert!(launched.iter().any(|name| name.starts_with(kernel)), "{launched:?}");
+    assert!(!["embed", "expand", "select_beams"].iter().any(|name| launched.contains(name)), "{launched:?}");
+}
+
+/// The last of the streams is the one that checks every access.
 #[test]
-fn the_persistent_search_gives_the_bits_of_the_graph() {
-    for stream in hopper_streams().into_iter().take(1) {
-        let launched = Arc::new(Mutex::new(BTreeSet::new()));
-        let note = launched.clone();
-        let hook = move |kernel: &'static Kernel| {
-            note.lock().unwrap().insert(kernel.name);
-        };
-        let watched: Arc<dyn Stream> = Watched::new(stream.clone(), Box::new(hook));
+fn a_search_in_one_launch_by_clusters_gives_the_bits_of_the_graph() {
+    for (stream, requests) in hopper_streams().iter().zip([8, 2]) {
         let mut rng = world::rng(&stream.describe());
-        for _ in 0..3 {
-            let world = world(&mut rng);
-            let requests = world.requests(8, &mut rng);
-            let [graph, persistent] = [(&stream, Kernels::Portable), (&watched, Kernels::Persistent)]
-                .map(|(stream, kernels)| gpu_with(&world, stream, kernels));
-            assert_eq!(persistent.backend(), graph.backend());
-            assert_eq!(persistent.allocate(&requests), graph.allocate(&requests));
-        }
-        let launched = launched.lock().unwrap();
-        assert!(launched.iter().any(|name| name.starts_with("decode_step_cluster")), "{launched:?}");
-        assert!(!launched.contains("embed"), "{launched:?}");
+        let world = world(&mut rng);
+        is_persistent(stream, &world, &world.requests(requests, &mut rng), "persistent_search_cluster");
+    }
+}
+
+/// Models of more than 256 columns are searched by a grid.
+#[test]
+fn a_search_in_one_launch_by_a_grid_gives_the_bits_of_the_graph() {
+    for stream in hopper_streams() {
+        let mut rng = world::rng(&stream.describe());
+        let config = ModelConfig {
+            hidden_size: 288,
+            num_heads: 9,
+            ffn_size: 32,
+            decoder_layers: 1,
+            list_len: 1,
+            poi_code_layers: 2,
+            ..world::config()
+        };
+        let world = World::with_weights(config, 30, rng.random(), WeightType::BF16);
+        is_persistent(&stream, &world, &world.requests(2, &mut rng), "persistent_search_grid");
     }
 }
 

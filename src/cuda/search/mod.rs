@@ -23,6 +23,7 @@ use crate::catalog::Snapshot;
 use crate::cuda::beam_attention_hopper::Cluster;
 use crate::cuda::launch::{Buffer, LaunchShape, Ptr, Stream};
 use crate::cuda::lists::MAX_SLOTS;
+use crate::cuda::persistent_search::SearchArrays;
 use crate::cuda::tiling::size;
 use crate::decode::candidates::Ads;
 use crate::decode::search::SearchRules;
@@ -448,6 +449,34 @@ impl Search {
 
     fn step_sizes(&self, rows: usize, d: usize) -> StepSizes {
         StepSizes { rows, codes: self.codes, layers: self.layers, positions: self.positions(), d }
+    }
+
+    /// What one launch that runs all steps works with; see [`persistent_search`](crate::cuda::persistent_search).
+    pub fn arrays(&mut self) -> SearchArrays {
+        let (forest, tables) = (self.forest.tables(), &mut self.tables);
+        SearchArrays {
+            nodes: forest.nodes.ptr(),
+            bids: forest.bids.ptr(),
+            ads: forest.ads.ptr(),
+            ad_bids: forest.ad_bids.ptr(),
+            ad_ids: forest.ad_ids.ptr(),
+            rules: tables.rules.ptr(),
+            terms: tables.terms.ptr(),
+            seeds: tables.seeds.ptr(),
+            organic: tables.organic.ptr(),
+            organic_ids: tables.organic_ids.ptr(),
+            ln_w: tables.ln_w.ptr(),
+            progress: tables.progress.ptr_mut(),
+            beams: tables.beams.ptr_mut(),
+            sums: tables.sums.ptr_mut(),
+            rows: tables.rows.ptr_mut(),
+            chosen: tables.chosen.ptr_mut(),
+            chosen_ln_z: tables.chosen_ln_z.ptr_mut(),
+            ln_z: tables.ln_z.ptr_mut(),
+            best: tables.best.ptr_mut(),
+            tokens: tables.tokens.ptr_mut(),
+            position: tables.position.ptr_mut(),
+        }
     }
 
     /// Writes the lists to [`Search::searched`], after the last step.
