@@ -309,9 +309,10 @@ int cuLaunchKernelEx(const struct Launch* launch, void* function, void** argumen
   unsigned rows = *(unsigned*)arguments[2];
   if (rows == FAULT) lost = ILLEGAL_ADDRESS;
   if (rows == TELL) {
-    static unsigned told[64][6];
+    static unsigned told[64][8];
     static int tellings = 0;
-    unsigned shape[6] = {grid[0], block[0], launch->shared, cluster, cooperative, programmatic};
+    unsigned shape[8] = {grid[0],        grid[1], grid[2],     block[0],
+                         launch->shared, cluster, cooperative, programmatic};
     memcpy(told[tellings], shape, sizeof shape);
     return copy(*(void**)arguments[1], told[tellings++ % 64], sizeof shape);
   }
