@@ -2,130 +2,11 @@
 // word of logits or ln z in device memory. search_step_hopper.cu tells how.
 #pragma once
 
-#include "expand.cuh"
-#include "norm_product.cuh"
 #include "select.cuh"
-#include "store.cuh"
+#include "step_head.cuh"
 #include "team.cuh"
 
 namespace search {
-
-constexpr unsigned MOST_BLOCKS = 8;
-
-// Codes of a beam that a warp multiplies with at once, where few may follow.
-constexpr unsigned FEW_CODES = 8;
-
-// A way on that a block has kept, as the blocks hand them to each other.
-struct __align__(16) Candidate {
-  unsigned long long key;  // 0: none
-  double ln_z;
-  unsigned position;  // beam * (W + 1) + way: ties
-  unsigned node;      // of the way; NONE: the organic item alone, or nothing
-  unsigned row;       // of the parent
-  unsigned goes_on;   // 0: the parent has ended
-};
-
-// One of a block's beams, at this step.
-struct StepBeam {
-  Ways ways;         // before the expansion: first and count of the children
-  double score;
-  unsigned index;    // NONE: no beam has the row
-  unsigned organic;  // code of the organic item that may follow too, or NONE
-};
-
-// A beam of the next step, until all have read what it overwrites.
-struct __align__(16) NextBeam {
-  unsigned words[BEAM_WORDS];
-  unsigned code;  // NONE: it has ended
-  double score, item_ln_z;
-};
-
-// What a block needs beside its arrays.
-struct StepBlock {
-  TopScratch top;
-  ExpandScratch expand[NORM_THREADS / 32];
-  unsigned filled[2];
-  unsigned codes[MOST_BLOCKS];  // that may follow the beams of each block
-};
-
-// A block's shared memory. Row r of the decoder belongs to block r % C, as its `slot` r / C.
-//
-//   the head's operands: of a product those of norm_product; where few codes may follow the normed
-//               rows bf16 [slots], and [8] rows of weights for each warp, `row_bytes` apart
-//               when its logits are there ln z f64 [slots][W + 1] and used ads by warp
-//   candidates  [C][N]       what each block has kept
-//   logits      f32 [slots][W]
-//   next        [slots]
-//   beams       [slots]
-//   keys        u64 [N], positions, sources and ranked u32 [N]  of the candidates that are kept
-//   paths       u32 [slots][P]
-//   StepBlock
-struct StepMemory {
-  unsigned char* base;
-  unsigned n, codes, layers, positions, d, blocks;
-
-  PTX_FN static unsigned round_up(unsigned bytes) { return (bytes + 15) / 16 * 16; }
-
-  PTX_FN unsigned slots() const { return (n + blocks - 1) / blocks; }
-  PTX_FN unsigned ln_z_bytes() const { return slots() * ways_stride(codes) * 8; }
-  PTX_FN unsigned row_bytes() const { return (d + 15) / 16 * 32 + 16; }
-  PTX_FN unsigned few_bytes() const { return (slots() + blockDim.x / 32 * FEW_CODES) * row_bytes(); }
-  PTX_FN unsigned warp_words() const { return used_words((positions - 1) / layers, layers); }
-  PTX_FN unsigned candidates_at() const {
-    const unsigned expansion = ln_z_bytes() + blockDim.x / 32 * warp_words() * 4;
-    return round_up(max(max(norm_product_bytes(d), few_bytes()), expansion));
-  }
-  PTX_FN unsigned logits_at() const { return candidates_at() + blocks * n * sizeof(Candidate); }
-  PTX_FN unsigned next_at() const { return logits_at() + round_up(slots() * codes * 4); }
-  PTX_FN unsigned beams_at() const { return next_at() + round_up(slots() * sizeof(NextBeam)); }
-  PTX_FN unsigned keys_at() const { return beams_at() + round_up(slots() * sizeof(StepBeam)); }
-  PTX_FN unsigned paths_at() const { return keys_at() + round_up(n * 20); }
-  PTX_FN unsigned block_at() const { return paths_at() + round_up(slots() * positions * 4); }
-
-  PTX_FN unsigned char* row(unsigned slot) const { return base + slot * row_bytes(); }
-  PTX_FN unsigned char* weights(unsigned warp) const { return row(slots() + warp * FEW_CODES); }
-  PTX_FN double* ln_z(unsigned slot) const { return (double*)base + slot * ways_stride(codes); }
-  PTX_FN unsigned* used(unsigned warp) const {
-    return (unsigned*)(base + ln_z_bytes()) + warp * warp_words();
-  }
-  PTX_FN Candidate* candidates() const { return (Candidate*)(base + candidates_at()); }
-  PTX_FN float* logits() const { return (float*)(base + logits_at()); }
-  PTX_FN NextBeam* next() const { return (NextBeam*)(base + next_at()); }
-  PTX_FN StepBeam* beams() const { return (StepBeam*)(base + beams_at()); }
-  PTX_FN unsigned long long* keys() const { return (unsigned long long*)(base + keys_at()); }
-  PTX_FN unsigned* kept_positions() const { return (unsigned*)(keys() + n); }
-  PTX_FN unsigned* sources() const { return kept_positions() + n; }
-  PTX_FN unsigned* ranked() const { return sources() + n; }
-  PTX_FN unsigned* path(unsigned slot) const {
-    return (unsigned*)(base + paths_at()) + slot * positions;
-  }
-  PTX_FN StepBlock& block() const { return *(StepBlock*)(base + block_at()); }
-};
-
-// The head: norm and product with the rows of a code layer.
-struct Head {
-  NormedRows rows;
-  const __nv_bfloat16* w;  // [W, d]
-};
-
-// Norms row `row` as norm_rows does, and stores it; rounded too, with zeros up to a multiple of 16,
-// unless `rounded` is null. Warp-wide.
-PTX_FN void store_normed(const NormedRows& rows, unsigned row, uint32_t* rounded) {
-  const float* x = rows.x + (size_t)row * rows.d;
-  float* to = rows.normed + (size_t)row * rows.d;
-  float scale[1] = {1};
-  if (rows.weight) inverse_rms(x, 1, rows.d, rows.eps, scale);
-  for (unsigned column = threadIdx.x % 32 * 2; column < (rows.d + 15) / 16 * 16; column += 64) {
-    float2 pair = make_float2(0, 0), gain = make_float2(1, 1);
-    if (column < rows.d) {
-      pair = *reinterpret_cast<const float2*>(x + column);
-      if (rows.weight) gain = *reinterpret_cast<const float2*>(rows.weight + column);
-      pair = make_float2(pair.x * scale[0] * gain.x, pair.y * scale[0] * gain.y);
-      *reinterpret_cast<float2*>(to + column) = pair;
-    }
-    if (rounded) rounded[column / 2] = pack_bf16(pair.x, pair.y);
-  }
-}
 
 #ifdef HOPPER
 
@@ -137,18 +18,8 @@ struct SearchStep {
   const Selection& in;         // of the request
   unsigned request, step, beam_count;
 
-  PTX_FN unsigned owner(unsigned row) const { return row % memory.blocks; }
-  PTX_FN unsigned slot_of(unsigned row) const { return row / memory.blocks; }
   PTX_FN unsigned warp() const { return threadIdx.x / 32; }
   PTX_FN unsigned warps() const { return blockDim.x / 32; }
-
-  // The hidden states of the block's rows, and where `few` the operands of run_few.
-  PTX_FN void store_hidden(const NormedRows& rows, bool few) const {
-    for (unsigned slot = warp(); slot < memory.slots(); slot += warps()) {
-      const unsigned row = slot * memory.blocks + team.rank();
-      if (row < rows.m) store_normed(rows, row, few ? (uint32_t*)memory.row(slot) : nullptr);
-    }
-  }
 
   // Finds the beams of the block's rows, counts the codes that may follow those of every block, and
   // empties the candidates.
@@ -170,111 +41,11 @@ struct SearchStep {
           count = first_of(in.nodes, prefix + 1) - first;
         }
         organic = organic_code(in, step, words);
-        atomicAdd(&codes[owner(row)], count + (organic != NONE));
+        atomicAdd(&codes[memory.owner(row)], count + (organic != NONE));
       }
-      if (owner(row) != team.rank()) continue;
-      memory.beams()[slot_of(row)] = {{count, NONE, first, false},
-                                      in.sums[(size_t)b * SUMS + SCORE], b, organic};
-    }
-  }
-
-  // Whether the block with the most codes to be scored reads less for them, 2 d bytes each, and for
-  // its own rows than it would for the product: all rows and its part of all codes. Every block
-  // comes to the same answer.
-  PTX_FN bool follows_few() const {
-    unsigned most = 0;
-    for (unsigned block = 0; block < memory.blocks; ++block)
-      most = max(most, memory.block().codes[block]);
-    return 2 * memory.slots() + most <= 2 * in.n + in.codes / memory.blocks;
-  }
-
-  // The logits of the codes that may follow each of the block's beams, and of no others. A warp has
-  // eight codes of a beam at a time. All rows of its products are the beam's, so that an element is
-  // what it is in norm_product: one sequence of mma.m16n8k16.
-  PTX_FN void run_few(const Head& head) const {
-    unsigned turn = 0;
-    for (unsigned slot = 0; slot < memory.slots(); ++slot) {
-      const StepBeam& beam = memory.beams()[slot];
-      if (beam.index == NONE) continue;
-      const unsigned count = beam.ways.count + (beam.organic != NONE);
-      for (unsigned base = 0; base < count; base += FEW_CODES, ++turn)
-        if (turn % warps() == warp()) score_few(head, beam, slot, base);
-    }
-  }
-
-  // Those of codes `base` to `base` + 7 of a beam; the organic item's is the last. Warp-wide.
-  PTX_FN void score_few(const Head& head, const StepBeam& beam, unsigned slot,
-                        unsigned base) const {
-    const unsigned lane = threadIdx.x % 32, row_bytes = memory.row_bytes(), d = memory.d;
-    const unsigned code = few_code(beam, base);
-    unsigned char* weights = memory.weights(warp());
-    for (unsigned row = 0; row < FEW_CODES; ++row) {
-      const unsigned of_row = __shfl_sync(0xffffffff, code, row);
-      const __nv_bfloat16* from = head.w + (of_row == NONE ? 0 : (size_t)of_row * d);
-      for (unsigned column = lane * 8; column < (d + 15) / 16 * 16; column += 32 * 8) {
-        const bool inside = of_row != NONE && column < d;
-        cp_async16(smem_u32(weights + row * row_bytes + column * 2), from + (inside ? column : 0),
-                   inside);
-      }
-    }
-    cp_async_wait_all();
-    __syncwarp();
-    float sums[4] = {};
-    const uint32_t* x = (const uint32_t*)memory.row(slot) + lane % 4;
-    const uint32_t b = smem_u32(weights + lane % 8 * row_bytes + lane / 8 % 2 * 16);
-    for (unsigned k = 0; k < (d + 15) / 16; ++k) {
-      const uint32_t low = x[k * 8], high = x[k * 8 + 4], a[4] = {low, low, high, high};
-      uint32_t columns[2];
-      ldsm_x2(columns, b + k * 32);
-      mma_bf16(sums, a, columns[0], columns[1]);
-    }
-    float* logits = memory.logits() + (size_t)slot * in.codes;
-#pragma unroll
-    for (unsigned i = 0; i < 2; ++i) {
-      const unsigned of_sum = __shfl_sync(0xffffffff, code, lane % 4 * 2 + i);
-      if (lane < 4 && of_sum != NONE) logits[of_sum] = sums[i];
-    }
-    __syncwarp();  // the next weights overwrite these
-  }
-
-  // The code number base + lane % 8 of a beam, or NONE: past the last, and of an organic item whose
-  // code a child has. Children are in the order of their codes.
-  PTX_FN unsigned few_code(const StepBeam& beam, unsigned base) const {
-    const unsigned lane = threadIdx.x % 32, i = base + lane % FEW_CODES;
-    auto of_child = [&](unsigned child) {
-      return in.nodes[(size_t)(beam.ways.first + child) * NODE_WORDS + CODE];
-    };
-    if (i < beam.ways.count) return of_child(i);
-    if (i > beam.ways.count) return NONE;
-    unsigned low = 0, high = beam.ways.count;  // the first child whose code is not below
-    while (low < high) {
-      const unsigned middle = (low + high) / 2;
-      if (of_child(middle) < beam.organic)
-        low = middle + 1;
-      else
-        high = middle;
-    }
-    return low < beam.ways.count && of_child(low) == beam.organic ? NONE : beam.organic;
-  }
-
-  // Columns of 64 of the product by turns; each logit goes to the block that has its row.
-  PTX_FN void run_head(const Head& head) const {
-    NormedRows rows = head.rows;
-    rows.normed = nullptr;
-    constexpr unsigned COLUMNS = 64;
-    const unsigned tiles = (in.codes + COLUMNS - 1) / COLUMNS, codes = in.codes;
-    const unsigned each = (tiles + memory.blocks - 1) / memory.blocks, first = team.rank() * each;
-    if (first >= tiles) return;
-    for (unsigned row = 0; row < in.n; row += NORM_ROWS) {
-      const Place place{team.rank(), row / NORM_ROWS, 0, 1, 1, 1};
-      norm_product<COLUMNS>(
-          place, rows, head.w, codes, each, [](unsigned code) { return code; },
-          [&](unsigned row, unsigned code, float a, float b, float c, float d) {
-            const StoreF32 to{cluster_pointer(memory.logits(), owner(row))};
-            store_pair(to, slot_of(row), codes, code, a, b);
-            store_pair(to, slot_of(row), codes, code + 16, c, d);
-          });
-      __syncthreads();  // the next rows overwrite these
+      if (memory.owner(row) != team.rank()) continue;
+      memory.beams()[memory.slot_of(row)] = {{count, NONE, first, false},
+                                             in.sums[(size_t)b * SUMS + SCORE], b, organic};
     }
   }
 
@@ -429,8 +200,8 @@ struct SearchStep {
   }
 
   // A request that is over only counts its steps. Its last hidden states still count.
-  PTX_FN void idle(const NormedRows& rows) const {
-    store_hidden(rows, false);
+  PTX_FN void idle(const StepHead& head) const {
+    head.store_hidden(false);
     team.sync();  // all know that it is over
     if (team.rank() != 0) return;
     enter_rows(in, step + 1);
@@ -440,24 +211,24 @@ struct SearchStep {
   }
 
   // A request that is not over.
-  PTX_FN void run(const Head& head) const {
+  PTX_FN void run(const StepHead& head) const {
     StepBlock& block = memory.block();
     Top top(block.top);
     if (threadIdx.x < 2) block.filled[threadIdx.x] = 0;
     find_beams();
     cluster_arrive();  // begun, and done with emptying candidates
     __syncthreads();
-    const bool few = follows_few();
-    store_hidden(head.rows, few);
+    const bool few = head.follows_few();
+    head.store_hidden(few);
     if (few) {
       __syncthreads();
-      run_few(head);
+      head.score_all_few();
       __syncthreads();
       expand();
       cluster_wait();
     } else {
       cluster_wait();
-      run_head(head);
+      head.multiply();
       team.sync();
       expand();
     }

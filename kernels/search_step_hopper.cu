@@ -8,8 +8,8 @@
 //   hidden   f32 [R N, d]  out: the normed rows
 //   tables   as in search.cuh; the others as select.cu has them
 //
-// Grid (C, R) in clusters of C blocks along x, 1 to MOST_BLOCKS, of 256 threads. Dynamic shared memory:
-// StepMemory of search_step.cuh. N is at most 256, d as norm_product.cuh has it.
+// Grid (C, R) in clusters of C blocks along x, 1 to MOST_BLOCKS, of 256 threads. Dynamic shared
+// memory: StepMemory of step_memory.cuh. N is at most 256, d as norm_product.cuh has it.
 //
 // A cluster has a request. Row r of its rows, and the beam that has it, belong to block r % C.
 //
@@ -63,10 +63,11 @@ PTX_FN void search_step(const NormedRows& all_rows, const __nv_bfloat16* w,
   rows.normed += all.first_row(request) * rows.d;
   rows.m = in.n;
   const SearchStep own{team, memory, expansion, in, request, step, in.progress[BEAMS]};
+  const StepHead head{rows, w, memory, in, team.rank()};
   if (over)
-    own.idle(rows);
+    own.idle(head);
   else
-    own.run({rows, w});
+    own.run(head);
 }
 
 #else

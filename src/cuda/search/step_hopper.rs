@@ -82,7 +82,7 @@ pub(super) struct StepSizes {
 }
 
 impl StepSizes {
-    /// Shared memory of a block: `StepMemory` of `kernels/search_step.cuh`.
+    /// Shared memory of a block: `StepMemory` of `kernels/step_memory.cuh`.
     pub(super) fn shared_bytes(&self, cluster: Cluster) -> usize {
         let Self { rows, codes, layers, positions, d } = *self;
         let (blocks, round) = (cluster as usize, |bytes: usize| bytes.next_multiple_of(16));
