@@ -156,7 +156,10 @@ impl EngineBuilder {
             (None, device) => Some(device.streams(gpu_streams)?).filter(|streams| !streams.is_empty()),
         };
         if streams.is_none() && matches!(self.gpu_kernels, Kernels::Hopper | Kernels::Persistent) {
-            return Err(option("gpu_kernels", format!("is {}, expected a GPU to run them", self.gpu_kernels)));
+            return Err(option(
+                "gpu_kernels",
+                format!("is {}, expected a GPU to run them", self.gpu_kernels),
+            ));
         }
         let AuditOptions { searches, rows, .. } = self.audit;
         if searches == 0 {
