@@ -38,6 +38,11 @@ GATES = (
         "beam_attention 32x64 over 1792, 8 heads/gpu",
     ),
     ("selection, 30 steps", "180 us at batch 1", "search 1x64 beams, 30 steps, 20000 items/gpu"),
+    (
+        "head and selection, 30 steps",
+        "180 us at batch 1",
+        "search_step_hopper d 512, batch 1, 30 steps, 20000 items/gpu",
+    ),
     ("creatives", "60 us at d 512", "creative d 512, batch 1/gpu"),
     ("reward", "20 us at batch 1", "reward d 512, batch 1/gpu"),
     ("payment and regret", "8 us for 100 misreports", "misreports d 512, 100/gpu"),
