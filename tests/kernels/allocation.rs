@@ -263,7 +263,7 @@ fn an_engine_tells_all_its_streams_how_launches_follow_each_other() {
     for stream in hopper_streams().into_iter().take(1) {
         let launches = |kernels| {
             let watched = [(); 2].map(|()| Watched::new(stream.clone(), Box::new(|_| ())));
-            let streams = watched.iter().map(|watched| -> Arc<dyn Stream> { watched.clone() }).collect();
+            let streams = watched.iter().map(|watched| watched.clone() as Arc<dyn Stream>).collect();
             let builder = Engine::builder().model(world.path()).streams(streams).gpu_kernels(kernels);
             builder.limits(limits(&world, 1)).build().unwrap();
             watched.map(|watched| watched.launches())
