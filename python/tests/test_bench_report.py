@@ -69,6 +69,8 @@ def test_names_tell_what_they_are_of() -> None:
     few = "allocate d 512, batch 128/8 at a time"
     assert bench_figures.figure(few, measured).label == "allocate d 512 8 at a time"
     assert bench_figures.per_second(few, measured) == pytest.approx(2000)
+    other = bench_figures.figure("decode_step d 512, batch 8, hopper programmatic/gpu", measured)
+    assert (other.label, other.batch) == ("decode_step d 512 hopper programmatic", 8)
     misreports = bench_figures.figure("misreports d 512, 100/gpu", measured)
     assert (misreports.label, misreports.batch, misreports.operands) == ("misreports d 512 100", None, "f32")
 

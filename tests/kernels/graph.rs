@@ -1,10 +1,10 @@
 //! Work that is recorded and launched as one.
 
-use bidslate::cuda::launch::{Buffer, LaunchShape};
+use bidslate::cuda::launch::{Buffer, KernelArgument, LaunchShape, Launches, Ptr};
 use bidslate::error::DeviceError;
 
 use crate::ptx::ptx_stream_copy;
-use crate::streams::streams;
+use crate::streams::{hopper_streams, streams};
 
 const SHAPE: LaunchShape = LaunchShape::new([1, 1, 1], 32);
 
@@ -30,6 +30,44 @@ fn a_graph_runs_at_each_launch_and_not_before() {
             graph.launch().unwrap();
             assert_eq!(to.to_vec().unwrap(), [value; 64], "{what}");
         }
+    }
+}
+
+fn address(array: Ptr<u8>) -> u64 {
+    u64::from_ne_bytes(array.bytes().try_into().unwrap())
+}
+
+/// Kernels in a chain, each of which reads what the one before wrote, with a copy between two of them: whichever began
+/// too early would pass on what its predecessor had there from the run before.
+#[test]
+fn programmatic_launches_keep_their_order_recorded_or_not() {
+    const BYTES: usize = 1 << 15;
+    const LINKS: usize = 40;
+    for stream in hopper_streams() {
+        let what = stream.describe();
+        let mut chain: Vec<_> =
+            (0..=LINKS).map(|_| Buffer::from_slice(&stream, &[0u8; BYTES]).unwrap()).collect();
+        let pass_on = |chain: &mut [Buffer<u8>]| -> Result<(), DeviceError> {
+            (0..LINKS).try_for_each(|link| {
+                let [from, to] = &mut chain[link..link + 2] else { unreachable!() };
+                let shape = LaunchShape::new([BYTES as u32 / 16 / 128, 1, 1], 128);
+                match link == LINKS / 2 {
+                    true => stream.copy(address(to.ptr()), address(from.ptr()), BYTES),
+                    false => ptx_stream_copy(&*stream, shape, from.ptr(), to.ptr_mut(), BYTES as u32 / 16),
+                }
+            })
+        };
+        stream.set_launches(Launches::Programmatic).unwrap();
+        let graph = stream.capture(&mut || pass_on(&mut chain)).unwrap();
+        for value in 1..6 {
+            chain[0].upload(0, &[value; BYTES]).unwrap();
+            match value % 2 {
+                0 => pass_on(&mut chain).unwrap(),
+                _ => graph.launch().unwrap(),
+            }
+            assert!(chain[LINKS].to_vec().unwrap() == [value; BYTES], "{value}: {what}");
+        }
+        stream.set_launches(Launches::Ordinary).unwrap();
     }
 }
 
