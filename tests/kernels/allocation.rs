@@ -205,7 +205,7 @@ fn is_persistent(stream: &Arc<dyn Stream>, world: &World, requests: &[Request], 
 /// The last of the streams is the one that checks every access.
 #[test]
 fn a_search_in_one_launch_by_clusters_gives_the_bits_of_the_graph() {
-    for (stream, requests) in hopper_streams().iter().zip([8, 2]) {
+    for (stream, requests) in hopper_streams().iter().zip([8, 4]) {
         let mut rng = world::rng(&stream.describe());
         let world = world(&mut rng);
         is_persistent(stream, &world, &world.requests(requests, &mut rng), "persistent_search_cluster");
