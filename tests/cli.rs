@@ -369,8 +369,10 @@ fn a_device_that_is_not_there_is_an_error() {
 
 #[test]
 fn kernels_of_a_gpu_are_refused_where_there_is_none() {
-    let error = allocate_from(model(), &["--gpu-kernels", "hopper"]).failed();
-    assert!(error.contains("gpu_kernels") && error.contains("expected a GPU"), "{error}");
+    for kernels in ["hopper", "persistent"] {
+        let error = allocate_from(model(), &["--gpu-kernels", kernels]).failed();
+        assert!(error.contains(kernels) && error.contains("expected a GPU"), "{error}");
+    }
     let run = allocate_from(model(), &["--gpu-kernels", "fastest"]);
     assert_eq!(run.code, 2);
     assert!(run.stderr.contains("kernels \"fastest\" are unknown"), "{}", run.stderr);
