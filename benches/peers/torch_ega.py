@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The whole model of the engine in PyTorch, from the same weights, beside the engine on the same requests.
 
-    benches/peers/torch_ega.py --model DIR [--device cuda] [--compile] [--graph] [--naive] [--out FILE]
+    benches/peers/torch_ega.py --model DIR [--device cuda] [--gpu-kernels hopper ..] [--compile] [--graph] [--naive N]
+                               [--out FILE]
 
 Answers are compared, in f32 with all candidate lists and then as they are timed, and batches are timed.
 Prints a table, and one JSON object with every sample (or writes that to --out). Where the answers agree too little, no
@@ -16,6 +17,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,13 @@ class Run:
     def in_f32(self) -> Run:
         """The same in f32, against the engine on the CPU: a GPU's engine computes in bf16."""
         options = replace(self.options, dtype=torch.float32, compile=False, graph=False)
-        return replace(self, options=options, engine=replace(self.engine, device="cpu", dtype=torch.float32))
+        return replace(self, options=options, engine=Engine(self.engine.model))
+
+    def engines(self, kernels: Sequence[str]) -> dict[str, Engine]:
+        """The engine, and the same with other kernels, by the names that their times get."""
+        return {"bidslate": self.engine} | {
+            f"bidslate, {name}": replace(self.engine, kernels=name) for name in kernels
+        }
 
 
 def strong_answers(strong: Strong) -> list[Answer]:
@@ -121,17 +129,21 @@ Times = dict[str, list[timing.Times]]
 def contest(run: Run, arguments: argparse.Namespace, work: Path) -> tuple[dict[str, check.Agreement], Times]:
     """Compares answers and takes times, one contestant after the other at each size, so that none waits for another."""
     agreed, exact = in_f32(run, arguments, work) if arguments.exact else ({}, [])
-    theirs = run.engine.answers(run.path, lists=False)
-    times: Times = {"bidslate": [], "strong": [], "strong, host before": [], "naive": []}
+    engines = run.engines(arguments.gpu_kernels)
+    theirs = {name: engine.answers(run.path, lists=False) for name, engine in engines.items()}
+    times: Times = {name: [] for name in (*engines, "strong", "strong, host before", "naive")}
     for batch in arguments.batch:
         strong = run.strong(batch)
         ours = strong_answers(strong)
-        agreed[f"strong, batch {batch}"] = one = check.compare(ours, theirs)
-        if run.options.dtype != torch.float32 and exact:
-            one.exact = check.against(ours, theirs, exact)
+        for name, engine in engines.items():
+            beside = name.removeprefix("bidslate")
+            agreed[f"strong, batch {batch}{beside}"] = one = check.compare(ours, theirs[name])
+            if run.options.dtype != torch.float32 and exact:
+                one.exact = check.against(ours, theirs[name], exact)
+            if not arguments.check_only:
+                seconds = engine.seconds(run.path, batch, arguments.runs, arguments.warm_up)
+                times[name].append(timing.Times(batch, seconds))
         if not arguments.check_only:
-            seconds = run.engine.seconds(run.path, batch, arguments.runs, arguments.warm_up)
-            times["bidslate"].append(timing.Times(batch, seconds))
             own, host = strong_times(strong, arguments.runs, arguments.warm_up)
             times["strong"].append(own)
             times["strong, host before"].append(host)
@@ -141,12 +153,13 @@ def contest(run: Run, arguments: argparse.Namespace, work: Path) -> tuple[dict[s
 
 
 def ratios(times: Times) -> dict[str, float]:
-    """The engine's p50 over the others', by contestant and batch: below 1 the engine is faster."""
+    """The engine's p50 over the others', its own with other kernels too: below 1 the engine is faster."""
     engine = {one.batch: one.percentile(50) for one in times["bidslate"]}
     return {
         f"{name}, batch {one.batch}": engine[one.batch] / one.percentile(50)
-        for name in ("strong", "naive")
-        for one in times[name]
+        for name, measured in times.items()
+        if name not in ("bidslate", "strong, host before")
+        for one in measured
         if one.batch in engine
     }
 
@@ -179,6 +192,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
         "--dtype", choices=TYPES, help="of the products; default: f32 on a CPU, bf16 on a GPU"
+    )
+    parser.add_argument(
+        "--gpu-kernels",
+        nargs="*",
+        default=[],
+        help="also time the engine with these kernels of a GPU: hopper ..",
     )
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--runs", type=int, default=50, help="batches timed at each size")

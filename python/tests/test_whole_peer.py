@@ -14,7 +14,10 @@ from benchreport import whole_peer  # noqa: E402
 PROGRAM = """
 import json, sys
 options = dict(zip(sys.argv, sys.argv[1:]))
-times = {name: [{"p50_ms": ms, "wall_ms": [ms]}] for name, ms in {"bidslate": 2.0, "strong": 8.0}.items()}
+medians = {"bidslate": 2.0, "strong": 8.0}
+if "hopper" in sys.argv:
+    medians["bidslate, hopper"] = 1.0
+times = {name: [{"p50_ms": ms, "wall_ms": [ms]}] for name, ms in medians.items()}
 json.dump({"times": times, "arguments": sys.argv[1:]}, open(options["--out"], "w"))
 """
 
@@ -32,6 +35,14 @@ def test_times_count_where_answers_agree(tmp_path):
     assert list(found["figures"]) == ["allocate d 512, batch 8/engine"]
     arguments = found["found"]["arguments"]
     assert {"--graph", "--compile", "--all-ads"} < set(arguments) and "--naive" not in arguments
+
+
+def test_other_kernels_are_figures_of_their_own_beside_the_same_peer(tmp_path):
+    found = whole_peer.run(place(tmp_path, "", "base"), "base", 1, 60, ("hopper",))
+    medians = {name: figure["median_ns"] for name, figure in found["figures"].items()}
+    assert medians == {"allocate d 512, batch 1/engine": 2e6, "allocate d 512, batch 1, hopper/engine": 1e6}
+    assert {figure["median_ns"] for figure in found["peer"]["figures"].values()} == {8e6}
+    assert found["peer"]["figures"].keys() == medians.keys()
 
 
 def test_the_most_telling_runs_come_first():

@@ -91,18 +91,19 @@ point operations, bytes or requests, as the bench does. A steady load is half of
 
 # What the engine does not launch unless it is asked to.
 OFF = [
-    "Off unless `--gpu-kernels hopper` asks for them, and run on the emulator alone: `linear_hopper.cu` (bulk copies",
-    "and wgmma in place of `linear.cu`), `linear_rotary_hopper.cu`, `linear_swiglu_hopper.cu` and",
-    "`linear_norm_hopper.cu` (the same with epilogues, in place of the encoder's other products and norms) and, for",
-    "heads of 64, `attention_hopper.cu` (the same in place of `attention.cu`) and `beam_attention_hopper.cu` (the same",
-    "and clusters in place of `beam_attention.cu`); and `search_step_hopper.cu` (clusters in place of the head's launch,",
-    "`expand.cu` and `select.cu`, with the same bits).",
+    "Off unless `--gpu-kernels hopper` asks for them, and run on the emulator alone: `linear_hopper.cu` (bulk",
+    "copies and wgmma in place of `linear.cu`), `linear_rotary_hopper.cu`, `linear_swiglu_hopper.cu` and",
+    "`linear_norm_hopper.cu` (the same with epilogues, in place of the encoder's other products and norms) and,",
+    "for heads of 64, `attention_hopper.cu` (the same in place of `attention.cu`) and `beam_attention_hopper.cu`",
+    "(the same and clusters in place of `beam_attention.cu`); and `search_step_hopper.cu` (clusters in place of",
+    "the head's launch, `expand.cu` and `select.cu`, with the same bits).",
     "",
     "Off unless `--gpu-kernels persistent` asks for it, and run on the emulator alone: `persistent_search.cu` and",
-    "`decode_step.cu` (the search, and a position of the POI decoder, in one launch by clusters or a cooperative grid).",
+    "`decode_step.cu` (the search, and a position of the POI decoder, in one launch by clusters or a cooperative",
+    "grid).",
     "",
-    "Programmatic launches (each kernel begins while the one before still runs, and waits for it), which come with",
-    "`--gpu-kernels hopper`, have not run on a card either.",
+    "Programmatic launches (each kernel begins while the one before still runs, and waits for it), which come",
+    "with `--gpu-kernels hopper`, have not run on a card either.",
 ]
 
 

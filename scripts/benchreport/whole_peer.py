@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ MODEL_FILES = (
     "requests.jsonl",
 )
 CT2_BATCHES = (1, 8, 32)
+# Kernels that a card of this compute capability runs only where they are asked for.
+KERNELS = {"9.0": ("hopper", "persistent")}
 MISSING = 2
 """Exit code of `torch_ega.py` where it lacks what it needs."""
 
@@ -66,15 +68,15 @@ def model_directory(place: Path, model: str) -> Path:
     return directory
 
 
-def run(place: Path, model: str, batch: int | None, seconds: float) -> Json:
+def run(place: Path, model: str, batch: int | None, seconds: float, kernels: Sequence[str] = ()) -> Json:
     """Runs one model at one size of batches; its times count as the engine's and PyTorch's where answers agree.
 
-    Without a batch the naive version is timed.
+    Without a batch the naive version is timed. With it, the engine is timed with `kernels` too, one after the other.
     """
     out = place / "torch_ega.json"
     out.unlink(missing_ok=True)
     naive = ("--naive", "1", "--exact", "1", "--runs", "5")
-    version = naive if batch is None else ("--compile", "--graph")
+    version = naive if batch is None else ("--compile", "--graph", "--gpu-kernels", *kernels)
     shape = ("--all-ads",) if MODELS[model] else ()
     fixed = ("--device", "cuda", "--out", out)
     program = [sys.executable, place / "torch_ega.py", "--model", model_directory(place, model)]
@@ -136,9 +138,14 @@ def figures(model: str, batch: int, found: Json | None, agree: bool) -> Json:
     """Figures of the engine and, where answers agree, of the strong version, by the name that the bench gives it."""
     if found is None:
         return {"figures": {}}
-    name = f"allocate {f'd {MODELS[model]}' if MODELS[model] else model}, batch {batch}/engine"
-    peer = {name: figure(found["times"]["strong"][0]) | {"what": "torch_ega, strong"}} if agree else {}
-    return {"figures": {name: figure(found["times"]["bidslate"][0])}, "peer": {"figures": peer}}
+    size = f"d {MODELS[model]}" if MODELS[model] else model
+    ours = {
+        f"allocate {size}, batch {batch}{name.removeprefix('bidslate')}/engine": figure(times[0])
+        for name, times in found["times"].items()
+        if name.startswith("bidslate")
+    }
+    strong = figure(found["times"]["strong"][0]) | {"what": "torch_ega, strong"}
+    return {"figures": ours, "peer": {"figures": dict.fromkeys(ours, strong) if agree else {}}}
 
 
 def figure(times: Json) -> Json:

@@ -143,7 +143,7 @@ impl Emulator {
 
     /// Runs a kernel on a grid of blocks and returns when it is done. `arguments` are the bytes of each parameter, in
     /// the order of the machine; those of a pointer are an address from [`Emulator::allocate`], those of a tensor map
-    /// [`TensorMap::bytes`].
+    /// [`crate::TensorMap::bytes`].
     ///
     /// # Errors
     /// A [`Fault`]. On the plain build accesses out of bounds are not among them.

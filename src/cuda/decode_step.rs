@@ -61,7 +61,7 @@ pub struct Layer {
     pub gate_up: Ptr<bf16>,
     /// [d, ffn]
     pub down: Ptr<bf16>,
-    /// Keys of the layer's own positions, [positions][rows][d].
+    /// Keys of the layer's own positions, `[positions][rows][d]`.
     pub keys: PtrMut<f32>,
     /// Values, likewise.
     pub values: PtrMut<f32>,

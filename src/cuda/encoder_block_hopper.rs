@@ -53,7 +53,7 @@ pub struct FusedBlock {
 /// The norm behind a block.
 #[derive(Debug, Clone, Copy)]
 pub struct NextNorm {
-    /// Its weight, [d].
+    /// Its weight, `[d]`.
     pub weight: Ptr<f32>,
     /// [m, d], unless null: takes the normed rows in f32 too.
     pub normed: PtrMut<f32>,
@@ -83,7 +83,7 @@ impl FusedBlock {
         })
     }
 
-    /// Weight of the norm before the block, [d].
+    /// Weight of the norm before the block, `[d]`.
     pub fn norm(&self) -> Ptr<f32> {
         self.norm.ptr()
     }

@@ -24,17 +24,19 @@ ALONE = ("resolve_us", "payment_us")
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine for a model directory: a device, and the type of its products."""
+    """An engine for a model directory: a device, the type of its products, and which kernels a GPU runs."""
 
     model: Path
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    kernels: str = "measured"
 
     def _allocate(self, requests: Path, *more: object) -> list[dict[str, Any]]:
         precision = "f32" if self.dtype == torch.float32 else "bf16"
         with tempfile.TemporaryDirectory() as work:
             out = Path(work) / "responses.jsonl"
-            fixed = ("--model", self.model, "--device", self.device, "--precision", precision, "--out", out)
+            where = ("--device", self.device, "--gpu-kernels", self.kernels)
+            fixed = ("--model", self.model, *where, "--precision", precision, "--out", out)
             engine.bidslate("allocate", *fixed, "--requests", requests, *more)
             return [json.loads(line) for line in out.read_text().splitlines()]
 
