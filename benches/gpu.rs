@@ -56,10 +56,11 @@ use device::Device;
 type Bench = (&'static str, fn(&mut Criterion, &Device));
 
 /// What is measured, by name: `BIDSLATE_BENCH` names one of them, and the others are not even set up.
-const BENCHES: [Bench; 17] = [
+const BENCHES: [Bench; 18] = [
     ("products", products::bench),
     ("attentions", attentions::bench),
     ("searches", searches::bench),
+    ("searches_large", searches::bench_large),
     ("auctions", auctions::bench),
     ("quantizer", quantizer::bench),
     ("stages", stages::bench),

@@ -1,7 +1,7 @@
 //! The search without the decoder: bid weights, masks, log-softmax, the best continuations, items and policy; and with the
 //! decoder's head before it, as launches of their own and as one.
 
-use bidslate::catalog::Catalog;
+use bidslate::catalog::{Catalog, Columns, ItemKind, Snapshot};
 use bidslate::cuda::launch::Buffer;
 use bidslate::cuda::norm_linear::{NormedRows, Projected, norm_linear};
 use bidslate::cuda::search::{Head, Search, SearchLimits, SearchRequest};
@@ -19,28 +19,48 @@ use crate::rules::rules;
 const EPS: f32 = 1e-6;
 
 pub fn bench(criterion: &mut Criterion, device: &Device) {
-    let config = ModelConfig::of_size(device.pick(ModelSize::Base, ModelSize::Tiny));
-    for items in device.pick(vec![20_000, 1_000_000], vec![500]) {
-        for requests in device.batches() {
-            bench_searches(criterion, device, &config, items, requests);
-        }
+    for ads in device.pick(vec![20_000, 1_000_000], vec![500]) {
+        bench_catalog(criterion, device, ads, &device.batches());
     }
 }
 
-/// Searches over all ads of a catalog of `items`.
+/// The largest catalog, one request at a time.
+pub fn bench_large(criterion: &mut Criterion, device: &Device) {
+    bench_catalog(criterion, device, device.pick(20_000_000, 1_000), &[1]);
+}
+
+fn bench_catalog(criterion: &mut Criterion, device: &Device, ads: usize, batches: &[usize]) {
+    // A search does not look at embeddings.
+    let size = device.pick(ModelSize::Base, ModelSize::Tiny);
+    let config = ModelConfig { item_embedding_size: 1, ..ModelConfig::of_size(size) };
+    let catalog = Catalog::from_columns(only_ads(&config, ads), &config).expect("a catalog");
+    for &requests in batches {
+        bench_searches(criterion, device, &config, &catalog.snapshot(), requests);
+    }
+}
+
+/// A catalog of so many ads.
+fn only_ads(config: &ModelConfig, ads: usize) -> Columns {
+    let mut columns = synthetic::catalog(config, ads, 1);
+    columns.kinds.fill(ItemKind::Ad);
+    // One in four was an ad before; the others take their bids in turns.
+    let bids: Vec<u64> = columns.bid_micros.iter().copied().filter(|&bid| bid > 0).collect();
+    for (bid, other) in columns.bid_micros.iter_mut().zip(bids.iter().cycle()) {
+        *bid = *other;
+    }
+    columns
+}
+
+/// Searches over all ads of a catalog.
 fn bench_searches(
     criterion: &mut Criterion,
     device: &Device,
     config: &ModelConfig,
-    items: usize,
+    snapshot: &Snapshot,
     requests: usize,
 ) {
-    let columns = synthetic::catalog(config, items, 1);
-    let catalog = Catalog::from_columns(columns, config).expect("a catalog");
-    let snapshot = catalog.snapshot();
-    let (ads, rules) = (Ads::all(&snapshot), rules(config));
-    let request =
-        SearchRequest { rules: &rules, snapshot: &snapshot, ads: &ads, organic: &[], excluded: None };
+    let (ads, rules) = (Ads::all(snapshot), rules(config));
+    let request = SearchRequest { rules: &rules, snapshot, ads: &ads, organic: &[], excluded: None };
     let limits = SearchLimits { requests, beams: config.beam_width, slots: config.list_len, candidates: 1 };
     let (layers, codes) = (config.poi_code_layers, config.codebook_size);
     let search = Search::new(&device.stream, limits, layers, codes).expect("device memory");
@@ -49,11 +69,11 @@ fn bench_searches(
     let (beams, least) = (config.beam_width, Stages::new(config, requests));
     let steps = least.steps();
     let logits = device.upload(&device.numbers(requests * beams * codes));
-    let name = format!("search {requests}x{beams} beams, {steps} steps, {items} items");
+    let name = format!("search {requests}x{beams} beams, {steps} steps, {} ads", ads.len());
     searches.bench(&name, steps, beams, least.select(), |search| search.advance(logits.ptr()));
     for d in device.hidden_sizes() {
         let config = ModelConfig { hidden_size: d, ..config.clone() };
-        let name = format!("d {d}, batch {requests}, {steps} steps, {items} items");
+        let name = format!("d {d}, batch {requests}, {steps} steps, {} ads", ads.len());
         bench_with_head(&mut searches, &config, &name);
     }
 }

@@ -41,7 +41,7 @@ def report(tmp_path: Path) -> dict:
     benchmark(home, "encoder d 512, batch 8/gpu", 2e6, both(790e9, 0.3e9))
     benchmark(home, "encoder d 512, batch 1/gpu", 1e6, both(79e9, 0.03e9))
     benchmark(home, "payment d 512, batch 8/gpu", 1e5, both(1.0, 3e6))
-    benchmark(home, "search 8x64 beams, 30 steps, 20000 items/gpu", 3e6, {"Bytes": 3e9})
+    benchmark(home, "search 8x64 beams, 30 steps, 20000 ads/gpu", 3e6, {"Bytes": 3e9})
     benchmark(home, "what is no kernel/gpu", 1.0, {"Elements": 1})
     clocks = [
         "clocks.current.sm [MHz], clocks.current.memory [MHz]",
@@ -169,7 +169,7 @@ def test_what_has_run_is_told_from_the_reports(report: dict) -> None:
     # 8 searches of 3 GB in 3 ms: the aim is at one, which was not taken.
     assert "| selection, 30 steps | 180 us at batch 1 | not measured |" in text
     figure = {"median_ns": 2e5, "low_ns": 1e5, "high_ns": 3e5, "throughput": {"Bytes": 1e6}}
-    names = {"search 1x64 beams, 30 steps, 20000 items/gpu": figure}
+    names = {"search 1x64 beams, 30 steps, 20000 ads/gpu": figure}
     assert "| steady load, d 256, Poisson arrivals | p99 within 1.3 times p50 | not measured |" in text
     load = {"p99_over_p50": 1.2, "p99_ms": 3.6, "p50_ms": 3.0, "rate": 150.0}
     loads = {"loads": {"figures": {}, "loads": {"d 256, poisson, 50 %": load, "d 256, poisson, 70 %": load}}}

@@ -37,11 +37,16 @@ GATES = (
         "170 TFLOP/s from device memory, 295 from L2",
         "beam_attention 32x64 over 1792, 8 heads/gpu",
     ),
-    ("selection, 30 steps", "180 us at batch 1", "search 1x64 beams, 30 steps, 20000 items/gpu"),
+    ("selection, 30 steps", "180 us at batch 1", "search 1x64 beams, 30 steps, 20000 ads/gpu"),
+    (
+        "selection, 30 steps, 20 million ads",
+        "990 us at batch 1",
+        "search 1x64 beams, 30 steps, 20000000 ads/gpu",
+    ),
     (
         "head and selection, 30 steps",
         "180 us at batch 1",
-        "search_step_hopper d 512, batch 1, 30 steps, 20000 items/gpu",
+        "search_step_hopper d 512, batch 1, 30 steps, 20000 ads/gpu",
     ),
     ("creatives", "60 us at d 512", "creative d 512, batch 1/gpu"),
     ("reward", "20 us at batch 1", "reward d 512, batch 1/gpu"),
