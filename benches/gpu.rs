@@ -49,6 +49,8 @@ mod searches;
 mod serving;
 #[path = "gpu/stages.rs"]
 mod stages;
+#[path = "gpu/teams.rs"]
+mod teams;
 
 use criterion::Criterion;
 use device::Device;
@@ -56,7 +58,7 @@ use device::Device;
 type Bench = (&'static str, fn(&mut Criterion, &Device));
 
 /// What is measured, by name: `BIDSLATE_BENCH` names one of them, and the others are not even set up.
-const BENCHES: [Bench; 18] = [
+const BENCHES: [Bench; 19] = [
     ("products", products::bench),
     ("attentions", attentions::bench),
     ("searches", searches::bench),
@@ -74,6 +76,7 @@ const BENCHES: [Bench; 18] = [
     ("allocations_persistent", allocations::bench_persistent),
     ("stages_hopper_programmatic", stages::bench_hopper_programmatic),
     ("allocations_hopper_programmatic", allocations::bench_hopper_programmatic),
+    ("teams", teams::bench),
     ("loads", loads::bench),
 ];
 

@@ -181,12 +181,16 @@ impl<'c> Stages<'c> {
         Work { flops: 2 * (ads * others * HIDDEN[0] + count * own), bytes }
     }
 
-    /// Everything, stage after stage: the position after the last code has no head.
-    pub fn allocate(&self) -> Work {
+    /// All positions of the POI decoder and the steps of the search between: the one after the last code has no head.
+    pub fn search(&self) -> Work {
         let steps = self.steps();
-        let search = (0..steps).map(|past| self.decode_step(past) + self.select()).sum::<Work>();
-        let scoring = self.creative() + self.reward() + self.payment();
-        self.encoder() + search + self.position(steps) + scoring
+        let chosen = (0..steps).map(|past| self.decode_step(past) + self.select()).sum::<Work>();
+        chosen + self.position(steps)
+    }
+
+    /// Everything, stage after stage.
+    pub fn allocate(&self) -> Work {
+        self.encoder() + self.search() + self.creative() + self.reward() + self.payment()
     }
 }
 

@@ -7,6 +7,7 @@ use bidslate::cuda::beam_attention::{Beams, CHUNK};
 use bidslate::cuda::catalog::DeviceCatalog;
 use bidslate::cuda::choice::Kernels;
 use bidslate::cuda::creative::{CreativeState, Sources};
+use bidslate::cuda::decode_step::Team;
 use bidslate::cuda::decoder::{DecoderState, Step};
 use bidslate::cuda::encoder::EncoderState;
 use bidslate::cuda::launch::{Buffer, Stream};
@@ -141,6 +142,34 @@ impl<'l> Pass<'l> {
         let (table, angles) = (model.table.ptr(), model.angles.ptr());
         let encoder = (&model.encoder, &self.encoder);
         model.decoder.step(&**stream, &model.config, table, angles, encoder, step, head, &mut self.decoder)
+    }
+
+    /// The team that runs the search from here on; none launches each operation.
+    pub fn set_team(&mut self, team: Option<Team>) {
+        self.decoder.team = team;
+    }
+
+    /// The whole search after [`Pass::begin`], up to its lists.
+    pub fn search(&mut self) -> Result<(), DeviceError> {
+        let steps = self.steps();
+        if !self.search_in_one(steps)? {
+            for position in 0..steps {
+                self.decode(position)?;
+                self.select()?;
+            }
+            self.decode(steps)?;
+        }
+        self.finish()
+    }
+
+    /// False where there is no team.
+    fn search_in_one(&mut self, steps: usize) -> Result<bool, DeviceError> {
+        let Loaded { stream, model, .. } = self.loaded;
+        let (table, angles) = (model.table.ptr(), model.angles.ptr());
+        let encoder = (&model.encoder, &self.encoder);
+        let (search, state) = (&mut self.search, &mut self.decoder);
+        let (config, decoder) = (&model.config, &model.decoder);
+        decoder.search(&**stream, config, table, angles, encoder, self.beams, steps, search, state)
     }
 
     /// A step of the search, from the newest logits.

@@ -48,6 +48,7 @@ KERNELS = (
         None,
         "bf16",
     ),
+    (r"(?P<kernel>whole_search) d (?P<d>\d+), batch (?P<batch>\d+), (?P<what>.+)/gpu", None, "bf16"),
     (r"search (?P<batch>\d+)x\d+ beams, (?P<what>.+)/(gpu|cpu)", "select", None),
     (r"auction (?P<what>\w+), (?P<batch>\d+) of .+/(gpu|cpu)", "auction", None),
     (r"auction_regret (?P<what>\w+), (?P<batch>\d+) of .+/(gpu|cpu)", "regret", None),
@@ -60,6 +61,7 @@ KERNELS = (
 ORDER = (
     "allocate",
     "encoder",
+    "whole_search",
     "decode_step",
     "select",
     "search_step",

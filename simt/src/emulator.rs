@@ -164,7 +164,7 @@ impl Emulator {
     }
 
     /// [`Emulator::launch`] in clusters of `cluster` blocks along x, at most 16 blocks and 1024 threads of whole
-    /// warps (2048 in the plain build). Their shared memory is the dynamic one alone.
+    /// warps (4096 in the plain build). Their shared memory is the dynamic one alone.
     ///
     /// # Errors
     /// A [`Fault`].
@@ -185,7 +185,7 @@ impl Emulator {
     }
 
     /// [`Emulator::launch_clusters`] of a grid whose blocks all run at the same time and may wait for each other: at
-    /// most 16 blocks and 1024 threads of whole warps (2048 in the plain build) in all. Their shared memory is the dynamic
+    /// most 16 blocks and 1024 threads of whole warps (4096 in the plain build) in all. Their shared memory is the dynamic
     /// one alone.
     ///
     /// # Errors

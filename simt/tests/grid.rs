@@ -200,7 +200,7 @@ fn fault_of(emulator: &Emulator, blocks: u32, threads: u32, cooperative: bool) -
 
 #[test]
 fn what_cannot_run_at_once_is_refused() {
-    for (build, most) in [(Build::Plain, 2048), (Build::Check, 1024)] {
+    for (build, most) in [(Build::Plain, 4096), (Build::Check, 1024)] {
         let emulator = Emulator::open(build).unwrap();
         for (blocks, threads) in [(17, 32), (8, most / 8 + 32), (2, 48)] {
             let fault = fault_of(&emulator, blocks, threads, true);

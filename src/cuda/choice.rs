@@ -41,14 +41,16 @@ pub enum Code {
 pub enum SearchForm {
     /// A launch for each operation.
     Graph,
-    /// One launch, in which every request has a cluster of blocks.
-    Cluster,
+    /// One launch, in which every request has a cluster of so many blocks, or of as many as are resident.
+    Cluster(u32),
     /// One launch, in which all blocks have all requests.
     Grid,
 }
 
 /// Hidden size up to which a request's cluster keeps up with its weights: above, the grid decodes. Not measured.
 const MOST_CLUSTER_D: usize = 256;
+/// Blocks of such a cluster: eight fit on every Hopper card. Not measured; the bench `teams` has 16 too.
+const CLUSTER_BLOCKS: u32 = 8;
 
 /// The kernel of each operation that has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +145,7 @@ fn persistent(config: &ModelConfig) -> SearchForm {
     if !decode_step::fits(config.decoder_layers, d, d / heads) {
         SearchForm::Graph
     } else if d <= MOST_CLUSTER_D {
-        SearchForm::Cluster
+        SearchForm::Cluster(CLUSTER_BLOCKS)
     } else {
         SearchForm::Grid
     }

@@ -27,8 +27,8 @@ pub const MOST_LAYERS: usize = 8;
 
 const THREADS: u32 = 256;
 
-/// Clusters that are tried, the largest that is resident first: eight blocks fit on every Hopper card. Not measured.
-const CLUSTERS: [u32; 4] = [8, 4, 2, 1];
+/// Blocks of a cluster.
+const CLUSTERS: [u32; 5] = [16, 8, 4, 2, 1];
 
 /// Blocks that decode together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,13 +146,18 @@ pub fn fits(layers: usize, d: usize, head_size: usize) -> bool {
     layers <= MOST_LAYERS && [32, 64].contains(&head_size) && d <= norm_product::MOST_COLUMNS
 }
 
-/// The largest cluster in which a request can be decoded and searched here, if any.
+/// The largest cluster of up to `most` blocks in which a request can be decoded and searched here, if any.
 ///
 /// # Errors
 /// [`DeviceError::NotHopper`] on any other card, [`DeviceError::Failed`].
-pub fn cluster(stream: &dyn Stream, d: usize, head_size: usize) -> Result<Option<Team>, DeviceError> {
+pub fn cluster(
+    stream: &dyn Stream,
+    most: u32,
+    d: usize,
+    head_size: usize,
+) -> Result<Option<Team>, DeviceError> {
     stream.hopper()?;
-    for team in CLUSTERS.map(Team::Cluster) {
+    for team in CLUSTERS.into_iter().filter(|&blocks| blocks <= most).map(Team::Cluster) {
         if team.resident(stream, d, head_size)? > 0 {
             return Ok(Some(team));
         }

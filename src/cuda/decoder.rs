@@ -128,7 +128,7 @@ impl Decoder {
         let (d, head_size) = (self.shape.d, self.shape.head_size());
         match self.form {
             SearchForm::Graph => Ok(None),
-            SearchForm::Cluster => decode_step::cluster(stream, d, head_size),
+            SearchForm::Cluster(most) => decode_step::cluster(stream, most, d, head_size),
             SearchForm::Grid => decode_step::grid(stream, d, head_size),
         }
     }

@@ -13,9 +13,6 @@ use simt::{Build, Copies, Emulator, Schedule};
 /// Shared memory of a block, as on an H100.
 const SHARED_BYTES: usize = 227 << 10;
 
-/// Threads that the emulator runs at the same time.
-const MOST_THREADS: u32 = 1024;
-
 /// A stream whose work runs at once, on the thread that enqueues it.
 pub struct EmulatedStream {
     device: Device,
@@ -23,6 +20,8 @@ pub struct EmulatedStream {
     recorded: Mutex<Option<Vec<Work>>>,
     /// Shared memory of a block.
     shared_bytes: usize,
+    /// Threads that the emulator runs at the same time.
+    most_threads: u32,
 }
 
 #[derive(Clone)]
@@ -53,7 +52,11 @@ pub fn stream(build: Build, schedule: Schedule, copies: Copies) -> Arc<dyn Strea
 pub fn stream_with(build: Build, schedule: Schedule, copies: Copies, shared_bytes: usize) -> Arc<dyn Stream> {
     let emulator = Emulator::open(build).unwrap().schedule(schedule).copies(copies).dependent();
     let device = Device { emulator, name: format!("emulator, {build:?}, {schedule:?}, {copies:?}") };
-    Arc::new(EmulatedStream { device, recorded: Mutex::new(None), shared_bytes })
+    let most_threads = match build {
+        Build::Plain => 4096,
+        Build::Check => 1024,
+    };
+    Arc::new(EmulatedStream { device, recorded: Mutex::new(None), shared_bytes, most_threads })
 }
 
 impl Device {
@@ -147,7 +150,7 @@ impl Stream for EmulatedStream {
     }
 
     fn resident(&self, _: &'static Kernel, shape: LaunchShape) -> Result<usize, DeviceError> {
-        let blocks = MOST_THREADS / shape.block;
+        let blocks = self.most_threads / shape.block;
         Ok((blocks - blocks % shape.cluster) as usize)
     }
 

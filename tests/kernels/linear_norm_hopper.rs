@@ -92,11 +92,11 @@ impl Case {
 }
 
 /// The heights whose clusters have no more threads than a stream runs at once: an emulator 1,024 where it checks, else
-/// 2,048.
+/// 4,096.
 fn heights(stream: &Arc<dyn Stream>, n: usize) -> Vec<Height> {
     let most = match stream.describe() {
         name if name.contains("Check") => 1024,
-        name if name.contains("Plain") => 2048,
+        name if name.contains("Plain") => 4096,
         _ => usize::MAX,
     };
     let blocks = n.div_ceil(128).next_power_of_two();

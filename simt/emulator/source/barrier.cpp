@@ -100,7 +100,7 @@ void arrive_warp(void* const* payloads, unsigned lanes) {
   }
   barrier.expected = arrival.threads;
   barrier.arrived += kWarpLanes;
-  if (arrival.wait) barrier.syncing_warps |= uint64_t{1} << fiber->warp;
+  if (arrival.wait) barrier.syncing_warps |= set_of(fiber->warp);
   worker.checker.release(worker.warps[fiber->warp].clock, fiber->warp, barrier.clock);
   if (barrier.arrived > barrier.expected) {
     fail(FaultKind::kBarrier, arrival.loc,

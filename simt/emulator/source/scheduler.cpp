@@ -11,22 +11,40 @@ namespace {
 // So many turns in a row in which threads only yield: what they wait for will not come.
 constexpr uint64_t kMaxIdleYields = 1 << 20;
 
-// The first set bit of `bits` != 0 after `from`, going up and round.
-unsigned next_above(uint64_t bits, unsigned from) {
-  uint64_t above = from < 63 ? bits & (~uint64_t{0} << (from + 1)) : 0;
-  return unsigned(__builtin_ctzll(above ? above : bits));
+// Of a set of lanes or of warps that is not empty: the lowest, the highest, and how many.
+unsigned lowest(uint32_t lanes) { return unsigned(__builtin_ctz(lanes)); }
+unsigned lowest(Warps warps) {
+  auto low = uint64_t(warps);
+  return unsigned(low ? __builtin_ctzll(low) : 64 + __builtin_ctzll(uint64_t(warps >> 64)));
+}
+unsigned highest(uint32_t lanes) { return 31 - unsigned(__builtin_clz(lanes)); }
+unsigned highest(Warps warps) {
+  auto high = uint64_t(warps >> 64);
+  return unsigned(high ? 127 - __builtin_clzll(high) : 63 - __builtin_clzll(uint64_t(warps)));
+}
+unsigned count(uint32_t lanes) { return unsigned(__builtin_popcount(lanes)); }
+unsigned count(Warps warps) {
+  return unsigned(__builtin_popcountll(uint64_t(warps)) + __builtin_popcountll(uint64_t(warps >> 64)));
 }
 
-// The first set bit before `from`, going down and round.
-unsigned next_below(uint64_t bits, unsigned from) {
-  uint64_t below = bits & ((uint64_t{1} << from) - 1);
-  return 63 - unsigned(__builtin_clzll(below ? below : bits));
+// The first of `set` after `from`, going up and round.
+template <class Set>
+unsigned next_above(Set set, unsigned from) {
+  Set above = set & (~Set{1} << from);
+  return lowest(above ? above : set);
 }
 
-unsigned any_bit(uint64_t bits, Random& random) {
-  for (uint32_t skip = random.below(uint32_t(__builtin_popcountll(bits))); skip; skip--)
-    bits &= bits - 1;
-  return unsigned(__builtin_ctzll(bits));
+// The first before `from`, going down and round.
+template <class Set>
+unsigned next_below(Set set, unsigned from) {
+  Set below = set & ((Set{1} << from) - 1);
+  return highest(below ? below : set);
+}
+
+template <class Set>
+unsigned any_of(Set set, Random& random) {
+  for (uint32_t skip = random.below(count(set)); skip; skip--) set &= set - 1;
+  return lowest(set);
 }
 
 // The ready fiber that runs after lane `lane` of warp `warp`, or null.
@@ -42,8 +60,8 @@ Fiber* pick(Worker& worker, unsigned warp, unsigned lane) {
     case Schedule::kRandom:
       break;
   }
-  warp = any_bit(worker.ready_warps, worker.schedule_random);
-  return worker.fiber(warp, any_bit(worker.warps[warp].ready, worker.schedule_random));
+  warp = any_of(worker.ready_warps, worker.schedule_random);
+  return worker.fiber(warp, any_of(worker.warps[warp].ready, worker.schedule_random));
 }
 
 // The fiber that runs when `fiber` yields: as `pick`, but a warp whose lanes all poll does not keep
@@ -84,7 +102,7 @@ void make_unready(Fiber* fiber, Status status) {
   Worker& worker = *fiber->worker;
   Warp& warp = worker.warps[fiber->warp];
   warp.ready &= ~(1u << fiber->lane);
-  if (!warp.ready) worker.ready_warps &= ~(uint64_t{1} << fiber->warp);
+  if (!warp.ready) worker.ready_warps &= ~set_of(fiber->warp);
 }
 
 void switch_to(Fiber* from, Fiber* to) {
@@ -224,7 +242,7 @@ void prepare_fiber(Worker& worker, unsigned index, uint64_t first, dim3 block_si
 void reset_blocks(Worker& worker) {
   worker.warp_count = (worker.threads + kWarpLanes - 1) / kWarpLanes;
   worker.live = worker.threads;
-  worker.ready_warps = ~uint64_t{0} >> (64 - worker.warp_count);
+  worker.ready_warps = ~Warps{0} >> (128 - worker.warp_count);
   worker.idle_yields = 0;
   worker.block_waits = 0;
   worker.mbarriers.clear();
@@ -263,7 +281,7 @@ void run_blocks(Worker& worker, uint64_t first, dim3 block_size, dim3 grid_size)
 void wake(Fiber* fiber) {
   Worker& worker = *fiber->worker;
   worker.warps[fiber->warp].ready |= 1u << fiber->lane;
-  worker.ready_warps |= uint64_t{1} << fiber->warp;
+  worker.ready_warps |= set_of(fiber->warp);
   worker.idle_yields = 0;
 }
 

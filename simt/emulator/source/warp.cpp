@@ -135,7 +135,7 @@ void collective(Collective kind, unsigned mask, void* payload, CollectiveBody bo
   if (kind == Collective::kSyncWarp) worker.checker.order_warp(warp.clock, fiber->warp);
   warp.arrived &= ~mask;
   warp.ready |= mask;
-  worker.ready_warps |= uint64_t{1} << fiber->warp;
+  worker.ready_warps |= set_of(fiber->warp);
   worker.idle_yields = 0;
   if (worker.schedule == Schedule::kRandom)
     yield(loc);  // the last to come shall not always go first

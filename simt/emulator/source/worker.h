@@ -23,6 +23,10 @@ inline constexpr unsigned kWarpLanes = 32;
 inline constexpr unsigned kMaxThreads = 1024;  // of a block
 // Of all blocks that run at the same time.
 inline constexpr unsigned kMaxWarps = Checker::kMostWarps;
+// A set of them, bit by bit.
+__extension__ typedef unsigned __int128 Warps;
+static_assert(kMaxWarps <= sizeof(Warps) * 8);
+inline Warps set_of(unsigned warp) { return Warps{1} << warp; }
 inline constexpr unsigned kBarriers = 16;
 // What a block of sm_90 may have at most: 227 KiB.
 inline constexpr uint32_t kMaxDynamicShared = 232448;
@@ -70,7 +74,7 @@ struct Barrier {
   unsigned expected;            // threads; 0 for all that are alive (__syncthreads)
   uint32_t generation;          // completed uses
   uint32_t waiting[kMaxWarps];  // lanes that wait
-  uint64_t syncing_warps;       // that wait with an explicit count, and so take part in `clock`
+  Warps syncing_warps;          // that wait with an explicit count, and so take part in `clock`
   unsigned count;               // of true predicates, for __syncthreads_count and its siblings
   unsigned last_count, last_arrived;
   ReleaseClock clock;
@@ -134,7 +138,7 @@ struct Worker {
   unsigned blocks, cluster_blocks, block_threads, block_warps;
   unsigned threads, warp_count, live;
   unsigned live_in_block[kMaxBlocks];
-  uint64_t ready_warps;
+  Warps ready_warps;
   uint64_t idle_yields;  // since something other than a yield happened
   Warp warps[kMaxWarps];
   Barrier barriers[kMaxBlocks][kBarriers];

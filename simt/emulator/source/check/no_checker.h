@@ -19,7 +19,7 @@ class Checker {
  public:
   static constexpr bool kEnabled = false;
   // Of blocks that run at the same time.
-  static constexpr unsigned kMostWarps = 64;
+  static constexpr unsigned kMostWarps = 128;
 
   void begin_launch(Worker&, const LoadedLibrary&) {}
   void end_launch() {}
