@@ -124,9 +124,7 @@ def test_the_latency_plot_rises_with_time(report: dict) -> None:
     assert x1 < x8
     assert y1 > y8, "a longer time stands higher"
     names = [text.text for text in root.iter(f"{SVG}text")]
-    assert {"encoder", "payment", "select 30 steps, 20000 items", "d 512: latency in us by batch"} <= set(
-        names
-    )
+    assert {"encoder", "payment", "select 30 steps, 20000 ads", "d 512: latency in us by batch"} <= set(names)
 
 
 def test_the_roofline_plot_has_a_dot_at_each_share(report: dict) -> None:

@@ -160,7 +160,7 @@ def test_time_that_is_up_ends_all_of_it_and_is_taken_up_again(stage: Path) -> No
     run = gpu_check(stage, "bench", GPU_CHECK_STARTED="-1e9")
     assert run.returncode == 75
     assert "run the same command again" in run.stdout
-    assert "left of this part: products; attentions; " in run.stdout
+    assert "left of this part: allocations; allocations_hopper; " in run.stdout
     assert gpu_check(stage, "bench").returncode == 0
 
 
