@@ -196,6 +196,27 @@ def test_without_a_gpu_nothing_begins(stage: Path) -> None:
     assert not list(stage.glob("*.json"))
 
 
+@pytest.mark.parametrize("command", ["conformance", "sanitize", "probe", "bench", "peer", "all"])
+def test_what_runs_on_a_gpu_machine_says_so_in_a_checkout(stage: Path, command: str) -> None:
+    (stage / "commit").unlink()
+    run = gpu_check(stage, command)
+    assert run.returncode == 2
+    assert "gpu-check stage" in run.stderr and f"target/gpu-check/gpu-check {command}" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_report_that_is_not_there_is_named(stage: Path) -> None:
+    run = gpu_check(stage, "report")
+    assert run.returncode == 2
+    assert f"{stage / 'bench.json'} is not there" in run.stderr
+
+
+def test_help_is_no_fault(stage: Path) -> None:
+    run = gpu_check(stage, "--help")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "gpu-check conformance" in run.stdout
+
+
 def test_figures_of_probes_are_medians_of_differences(tmp_path: Path) -> None:
     source = tmp_path / "main.cpp"
     source.write_text(
