@@ -176,3 +176,10 @@ def test_what_has_run_is_told_from_the_reports(report: dict) -> None:
     assert line.count("p99 1.20 of p50 (3.60 of 3.00 ms) at 150 requests/s (NVIDIA H100 80GB HBM3, abc)") == 1
     reached = runs.document([report | {"check": "bench", "benches": {"searches": {"figures": names}}}])
     assert "| 180 us at batch 1 | 200.0 us, 5e+09/s (NVIDIA H100 80GB HBM3, abc) |" in reached
+
+
+def test_the_page_that_ships_is_what_the_kept_reports_make() -> None:
+    root = Path(__file__).resolve().parents[2]
+    kept = [json.loads(path.read_text()) for path in sorted((root / "benches/reports").glob("*.json"))]
+    told = (root / "docs/gpus.md").read_text()
+    assert told == runs.document(kept), "scripts/gpu-check table writes it anew"
