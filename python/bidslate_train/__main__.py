@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
 from bidslate_train import alignment, beauty, experiment
 from bidslate_train import run as steps
+from bidslate_train.end_to_end import EndSettings
 from bidslate_train.engine import REPOSITORY
 from bidslate_train.lines import Refused
+from bidslate_train.payment import PaymentSettings
+from bidslate_train.policy import PolicySettings
+from bidslate_train.pretrain import PretrainSettings
+from bidslate_train.reward import RewardSettings
 from bidslate_train.run import Run
 from bidslate_train.settings import Settings
+from bidslate_train.tokens import TokenSettings
 
 STEPS = {
     "data": steps.import_data,
@@ -25,6 +32,29 @@ STEPS = {
 }
 """The steps of `all`, in their order. Each is a command of its own, too."""
 COMMANDS = {**STEPS, "report": experiment.report}
+TABLES = {
+    "import": steps.ImportSettings,
+    "tokens": TokenSettings,
+    "pretrain": PretrainSettings,
+    "world": steps.WorldSettings,
+    "reward": RewardSettings,
+    "policy": PolicySettings,
+    "payment": PaymentSettings,
+    "end": EndSettings,
+    "report": experiment.ReportSettings,
+    "beauty": beauty.BeautySettings,
+}
+"""The tables of a configuration, beside the model's sizes, and what reads them."""
+
+FAULTS = (
+    Refused,
+    ValueError,
+    FloatingPointError,
+    OSError,
+    RuntimeError,
+    subprocess.CalledProcessError,
+)
+"""What a user can bring about, and is told in one line."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,16 +80,20 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.command == "beauty":
-            beauty.train(Settings.read(given.config), given.data, given.out)
+            settings = Settings.read(given.config)
+            settings.check(TABLES)
+            beauty.train(settings, given.data, given.out)
             return 0
         settings = Settings.read(given.data)
+        # A phase runs for minutes before the next one reads its table.
+        settings.check(TABLES)
         run = Run.open(settings, given.out or REPOSITORY / "runs" / settings.path.stem, given.csv)
         if given.command == "report":
             experiment.report(run)
             return 0
         for name in STEPS if given.command == "all" else [given.command]:
             run.perform(name, STEPS[name])
-    except (Refused, ValueError, FloatingPointError, FileNotFoundError, RuntimeError) as error:
+    except FAULTS as error:
         print(f"bidslate_train: {error}", file=sys.stderr)
         return 1
     return 0

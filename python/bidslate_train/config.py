@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bidslate_train import typed
+
 SPECIALS = 8
 """Ids 0 to 7 of the vocabulary are `PAD SEP BOI BOC CTX UNK R6 R7`."""
 SEP, BOI, BOC, CTX = 1, 2, 3, 4
@@ -58,13 +60,17 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "config") -> Config:
-        """A configuration from its keys; an unknown or a missing one is a `ValueError` that names them all."""
+        """A configuration from its keys; an unknown or a missing one is a `ValueError` that names them all.
+
+        So is the first value of another type.
+        """
         fields = {f.name: f for f in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(fields))
         needed = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
         missing = [name for name in needed if name not in values]
         if unknown or missing:
             raise ValueError(f"{where}: unknown keys {unknown}, missing keys {missing}")
+        typed.check(cls, values, where)
         return cls(**values)
 
     @classmethod

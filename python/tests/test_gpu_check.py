@@ -160,7 +160,7 @@ def test_time_that_is_up_ends_all_of_it_and_is_taken_up_again(stage: Path) -> No
     run = gpu_check(stage, "bench", GPU_CHECK_STARTED="-1e9")
     assert run.returncode == 75
     assert "run the same command again" in run.stdout
-    assert "left of this part: products; attentions; " in run.stdout
+    assert "left of this part: allocations; allocations_hopper; " in run.stdout
     assert gpu_check(stage, "bench").returncode == 0
 
 
@@ -194,6 +194,27 @@ def test_without_a_gpu_nothing_begins(stage: Path) -> None:
     assert run.returncode == 2
     assert "there is no GPU here" in run.stderr
     assert not list(stage.glob("*.json"))
+
+
+@pytest.mark.parametrize("command", ["conformance", "sanitize", "probe", "bench", "peer", "all"])
+def test_what_runs_on_a_gpu_machine_says_so_in_a_checkout(stage: Path, command: str) -> None:
+    (stage / "commit").unlink()
+    run = gpu_check(stage, command)
+    assert run.returncode == 2
+    assert "gpu-check stage" in run.stderr and f"target/gpu-check/gpu-check {command}" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_report_that_is_not_there_is_named(stage: Path) -> None:
+    run = gpu_check(stage, "report")
+    assert run.returncode == 2
+    assert f"{stage / 'bench.json'} is not there" in run.stderr
+
+
+def test_help_is_no_fault(stage: Path) -> None:
+    run = gpu_check(stage, "--help")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "gpu-check conformance" in run.stdout
 
 
 def test_figures_of_probes_are_medians_of_differences(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """A run's directory: its configuration stays with it, and each step is done once. The whole is scripts/test-python."""
 
 import json
+import re
+import subprocess
 import tomllib
 
 import pytest
@@ -8,6 +10,7 @@ from toy import AGES, toy_config, write_lines, write_toy
 
 from bidslate_train import run as steps
 from bidslate_train.__main__ import STEPS, main
+from bidslate_train.config import Config
 from bidslate_train.lines import Refused
 from bidslate_train.pretrain import InterestData, PretrainSettings
 from bidslate_train.run import Run
@@ -63,6 +66,56 @@ def test_unknown_keys_of_a_configuration_are_named(tmp_path):
     ):
         _ = found.model
     assert found.table("tokens", TokenSettings).steps == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed = 1\n[pretrian]\nsteps = 4\n", r"unknown keys \['pretrian'\], expected some of \["),
+        ("sead = 1\n", r"unknown keys \['sead'\]"),
+        ('seed = "1"\n', "`seed` is '1', expected a whole number"),
+        ("seed = 1.5\n", "`seed` is 1.5, expected a whole number"),
+        ('[payment]\nsteps = "many"\n', r"\[payment\]: `steps` is 'many', expected a whole number"),
+        ("[reward]\nlearning_rate = true\n", r"\[reward\]: `learning_rate` is True, expected a number"),
+        ("[import]\nusers = [1]\n", r"\[import\]: `users` is \[1\], expected a whole number"),
+        ('[report]\nalphas = [1.2, "2"]\n', r"\[report\]: `alphas` is .*, expected a list of numbers"),
+        ("[payment]\ntier = 3\n", r"\[payment\]: `tier` is 3, expected a text"),
+        ("payment = 3\n", r"\[payment\] is 3, expected a table"),
+        ("[end\n", r"x.toml: .*line 1"),
+    ],
+)
+def test_a_faulty_configuration_is_refused_before_anything_runs(tmp_path, capsys, text, says):
+    path = tmp_path / "x.toml"
+    sizes_too = "[model]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in sizes().items())
+    path.write_text(text + sizes_too)
+    out = tmp_path / "out"
+    assert main(["all", "--data", str(path), "--out", str(out), "--csv", str(tmp_path / "none")]) == 1
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert re.search(says, error), error
+    assert not out.exists(), "a run's directory keeps its configuration, and would keep this one"
+
+
+def test_sizes_of_a_model_have_their_types(tmp_path):
+    for key, value, says in [
+        ("hidden_size", "64", "a whole number"),
+        ("alpha", [1.2], "a number"),
+        ("quantizer_hidden", 3, "a list of whole numbers"),
+        ("context_features", {"hour": "24"}, "a table of whole numbers"),
+    ]:
+        with pytest.raises(ValueError, match=f"here: `{key}` is .*, expected {says}"):
+            Config.from_dict(sizes() | {key: value}, "here")
+    assert Config.from_dict(sizes() | {"alpha": 1, "currency": None}).alpha == 1
+
+
+def test_a_program_that_fails_is_named(tmp_path, capsys, monkeypatch):
+    def fails(run):
+        subprocess.run(["false"], check=True)
+
+    monkeypatch.setitem(STEPS, "data", fails)
+    path = settings(tmp_path).path
+    assert main(["data", "--data", str(path), "--out", str(tmp_path / "out")]) == 1
+    assert "'false'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["nyc", "smoke", "beauty"])
