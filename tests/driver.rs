@@ -78,6 +78,16 @@ fn wrong_launches_are_refused() {
 }
 
 #[test]
+fn shared_memory_is_asked_for_beyond_what_a_kernel_declares() {
+    run("launches::declared_shared_memory", &[("FAKE_DECLARED", "20480")]);
+}
+
+#[test]
+fn streams_ask_for_shared_memory_one_at_a_time() {
+    run("launches::streams_at_once", &[]);
+}
+
+#[test]
 fn clusters_and_tensor_maps_reach_the_driver() {
     run("launches::hopper", &[]);
 }
