@@ -224,6 +224,10 @@ mod scenarios {
             assert_eq!(to.to_vec().unwrap(), [value; 16]);
         }
 
+        // On a thread that has used no device before.
+        std::thread::spawn(|| drop(graph)).join().unwrap();
+        stream.synchronize().expect("nothing went wrong");
+
         let refused = stream.capture(&mut || from.upload(0, &[3; 16])).err().unwrap().to_string();
         assert!(refused.contains("upload: not while a graph is recorded"), "{refused}");
         from.upload(0, &[3; 16]).expect("the capture has ended");

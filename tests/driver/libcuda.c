@@ -16,6 +16,7 @@ enum {
   INVALID_VALUE = 1,
   OUT_OF_MEMORY = 2,
   NO_DEVICE = 100,
+  INVALID_CONTEXT = 201,
   ILLEGAL_ADDRESS = 700,
   LAUNCH_TOO_LARGE = 720,
   INVALID_CLUSTER_SIZE = 912,
@@ -246,11 +247,11 @@ int cuGraphLaunch(void* executable, void* stream) {
 }
 int cuGraphExecDestroy(void* executable) {
   (void)executable;
-  return lost;
+  return current ? lost : INVALID_CONTEXT;
 }
 int cuGraphDestroy(void* captured) {
   (void)captured;
-  return lost;
+  return current ? lost : INVALID_CONTEXT;
 }
 
 int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void* stream) {
