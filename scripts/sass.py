@@ -1,6 +1,7 @@
 """What nvdisasm says of a cubin: the code of each kernel, and whether it waits for earlier kernels before all else."""
 
 import re
+from collections import Counter
 
 # An instruction: its predicate, if any, and its name without what qualifies it.
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z]\w*)", flags=re.MULTILINE)
@@ -13,6 +14,8 @@ DEVICE_MEMORY = {"LDG", "STG", "LD", "ST", "LDGSTS", "ATOM", "ATOMG", "RED", "RE
     "UTMASTG",
     "UTMAREDG",
 }
+# Sums, products and what fuses the two, in f32 and f64.
+ARITHMETIC = {"FADD", "FMUL", "FFMA", "DADD", "DMUL", "DFMA"}
 # What leaves the straight line from a kernel's entry.
 TURNS = {"EXIT", "BRA", "BRX", "BRXU", "JMP", "JMX", "JMXU", "CALL", "RET", "BREAK", "BSYNC"}
 
@@ -26,6 +29,11 @@ def kernels(disassembly: str) -> dict[str, str]:
 def count(code: str, instruction: str) -> int:
     """How often an instruction stands in some code."""
     return len(re.findall(rf"\b{instruction}\b", code))
+
+
+def arithmetic(code: str) -> Counter[str]:
+    """How often each instruction of ARITHMETIC stands in some code."""
+    return Counter(name for _, name in INSTRUCTION.findall(code) if name in ARITHMETIC)
 
 
 def order_faults(code: str) -> list[str]:

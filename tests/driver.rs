@@ -78,6 +78,16 @@ fn wrong_launches_are_refused() {
 }
 
 #[test]
+fn shared_memory_is_asked_for_beyond_what_a_kernel_declares() {
+    run("launches::declared_shared_memory", &[("FAKE_DECLARED", "20480")]);
+}
+
+#[test]
+fn streams_ask_for_shared_memory_one_at_a_time() {
+    run("launches::streams_at_once", &[]);
+}
+
+#[test]
 fn clusters_and_tensor_maps_reach_the_driver() {
     run("launches::hopper", &[]);
 }
@@ -213,6 +223,10 @@ mod scenarios {
             graph.launch().unwrap();
             assert_eq!(to.to_vec().unwrap(), [value; 16]);
         }
+
+        // On a thread that has used no device before.
+        std::thread::spawn(|| drop(graph)).join().unwrap();
+        stream.synchronize().expect("nothing went wrong");
 
         let refused = stream.capture(&mut || from.upload(0, &[3; 16])).err().unwrap().to_string();
         assert!(refused.contains("upload: not while a graph is recorded"), "{refused}");

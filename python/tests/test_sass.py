@@ -38,6 +38,17 @@ def test_code_is_told_apart_by_kernel() -> None:
     assert [sass.count(code, "HMMA") for code in kernels.values()] == [2, 0]
 
 
+def test_what_is_fused_is_counted() -> None:
+    lines = (
+        "FFMA.FTZ R0, R1, R2, R3 ;",
+        "@!P0 FADD R0, R1, R2 ;",
+        "FADD R0, R1, -R2 ;",
+        "IMAD R0, R1, R2, R3 ;",
+    )
+    code = "".join(f"        /*{at:04x}*/   {line}\n" for at, line in enumerate(lines))
+    assert sass.arithmetic(code) == {"FFMA": 1, "FADD": 2}
+
+
 def test_a_kernel_that_waits_first_is_good() -> None:
     assert sass.order_faults(sass.kernels(DISASSEMBLY)["embed"]) == []
 

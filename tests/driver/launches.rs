@@ -38,6 +38,37 @@ fn wrong_launches() {
     with_shared(200 << 10).expect("a refused launch leaves the context as it was");
 }
 
+/// What the kernel declares counts too.
+#[test]
+#[ignore = "run under the stand-in"]
+fn declared_shared_memory() {
+    let stream = stream();
+    let with_shared = |bytes| ptx_stream_copy(&*stream, SHAPE.shared(bytes), Ptr::NULL, PtrMut::NULL, 0);
+    with_shared(27 << 10).unwrap();
+    with_shared(40 << 10).unwrap();
+    with_shared(207 << 10).unwrap();
+    let error = with_shared(208 << 10).unwrap_err().to_string();
+    assert!(error.contains("ptx_stream_copy: INVALID_VALUE"), "{error}");
+}
+
+/// Streams that need more than was allowed, at the same time.
+#[test]
+#[ignore = "run under the stand-in"]
+fn streams_at_once() {
+    let driver = Driver::open(0).unwrap();
+    let streams = [(); 4].map(|()| driver.stream().unwrap());
+    std::thread::scope(|scope| {
+        for (stream, kibibytes) in streams.iter().zip([200, 100, 150, 60]) {
+            scope.spawn(move || {
+                let shape = SHAPE.shared(kibibytes << 10);
+                for _ in 0..3 {
+                    ptx_stream_copy(&**stream, shape, Ptr::NULL, PtrMut::NULL, 0).unwrap();
+                }
+            });
+        }
+    });
+}
+
 fn launch_in_clusters(stream: &dyn Stream, grid: u32, blocks: u32) -> Result<(), DeviceError> {
     let shape = LaunchShape::new([grid, 1, 1], 128).clusters(blocks);
     ptx_stream_copy(stream, shape, Ptr::NULL, PtrMut::NULL, 0)

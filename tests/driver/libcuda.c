@@ -2,17 +2,21 @@
 // `ptx_stream_copy`, which it carries out itself.
 //
 // From the environment, each with a default: FAKE_VERSION (13000), FAKE_DEVICES (1; 0 makes cuInit fail as the driver
-// does), FAKE_CAPABILITY (90), FAKE_SHARED (232448 bytes), FAKE_MEMORY (1048576 bytes that may be allocated). A launch over FAULT rows loses the
-// context: that call and all later ones fail. One over TELL rows writes how it was launched instead of copying.
+// does), FAKE_CAPABILITY (90), FAKE_SHARED (232448 bytes), FAKE_DECLARED (0 bytes of shared memory that the kernel
+// declares), FAKE_MEMORY (1048576 bytes that may be allocated). A launch over FAULT rows loses the context: that call and
+// all later ones fail. One over TELL rows writes how it was launched instead of copying.
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
   SUCCESS = 0,
   INVALID_VALUE = 1,
   OUT_OF_MEMORY = 2,
   NO_DEVICE = 100,
+  INVALID_CONTEXT = 201,
   ILLEGAL_ADDRESS = 700,
   LAUNCH_TOO_LARGE = 720,
   INVALID_CLUSTER_SIZE = 912,
@@ -24,7 +28,8 @@ typedef unsigned long long Address;
 static int lost = SUCCESS;
 static _Thread_local void* current = NULL;
 static size_t allocated = 0;
-static int shared_limit = SHARED_LIMIT;
+// Dynamic shared memory that was allowed; 0: none was asked for.
+static int shared_limit = 0;
 // Whether clusters may have more than 8 blocks.
 static int large_clusters = 0;
 // The page-locked memory that was allocated last.
@@ -115,14 +120,25 @@ int cuFuncGetParamInfo(void* function, size_t index, size_t* offset, size_t* siz
   *size = index == 2 ? 4 : 8;
   return lost;
 }
+static int declared(void) { return (int)setting("FAKE_DECLARED", 0); }
+int cuFuncGetAttribute(int* value, int attribute, void* function) {
+  (void)function;
+  *value = declared();
+  return attribute == 1 ? lost : INVALID_VALUE;
+}
 int cuFuncSetAttribute(void* function, int attribute, int value) {
   (void)function;
   if (attribute == 14) {
     large_clusters = value;
     return lost;
   }
-  if (attribute != 8 || value > SHARED_MOST) return INVALID_VALUE;
+  if (attribute != 8 || value + declared() > SHARED_MOST) return INVALID_VALUE;
+  // Two threads that ask at once are to be caught if they do.
+  static atomic_int asking = 0;
+  if (asking++) return INVALID_VALUE;
+  usleep(20000);
   shared_limit = value;
+  asking--;
   return lost;
 }
 
@@ -231,11 +247,11 @@ int cuGraphLaunch(void* executable, void* stream) {
 }
 int cuGraphExecDestroy(void* executable) {
   (void)executable;
-  return lost;
+  return current ? lost : INVALID_CONTEXT;
 }
 int cuGraphDestroy(void* captured) {
   (void)captured;
-  return lost;
+  return current ? lost : INVALID_CONTEXT;
 }
 
 int cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t bytes, void* stream) {
@@ -289,7 +305,7 @@ int cuLaunchKernelEx(const struct Launch* launch, void* function, void** argumen
   (void)function;
   const unsigned *grid = launch->grid, *block = launch->block;
   if (!grid[0] || !grid[1] || !grid[2] || !block[0] || block[1] != 1 || block[2] != 1 || extra) return INVALID_VALUE;
-  if ((int)launch->shared > shared_limit) return INVALID_VALUE;
+  if ((int)launch->shared > (shared_limit ? shared_limit : SHARED_LIMIT - declared())) return INVALID_VALUE;
   unsigned cluster = 1, cooperative = 0, programmatic = 0;
   for (unsigned i = 0; i < launch->count; i++) {
     const struct Attribute* attribute = &launch->attributes[i];

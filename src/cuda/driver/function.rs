@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{
     self, CUfunction, CUfunction_attribute, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue,
@@ -12,7 +13,7 @@ use cudarc::driver::{DriverError, result};
 
 use crate::cuda::launch::{LaunchShape, Launches};
 
-/// Dynamic shared memory that a block may have unasked.
+/// Shared memory that a block may have unasked, what its kernel declares included.
 const SHARED_BYTES: u32 = 48 << 10;
 
 /// Blocks that a cluster may have unasked: as many as fit on every Hopper card.
@@ -27,6 +28,8 @@ pub(super) struct Function {
     shared_bytes: AtomicU32,
     /// Blocks that a cluster may have.
     cluster: AtomicU32,
+    /// Held while more is allowed: of two streams that ask at once, neither may take back what the other has got.
+    allowing: Mutex<()>,
 }
 
 impl Function {
@@ -39,8 +42,12 @@ impl Function {
         unsafe { sys::cuFuncGetName(&mut name, handle) }.result()?;
         // SAFETY: the driver's string lives as long as the module and ends with a zero.
         let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
-        let (shared_bytes, cluster) = (AtomicU32::new(SHARED_BYTES), AtomicU32::new(CLUSTER));
-        Ok((name, Self { handle, parameters: parameter_sizes(handle)?, shared_bytes, cluster }))
+        let declared = CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        // SAFETY: as above.
+        let declared = unsafe { result::function::get_function_attribute(handle, declared) }?;
+        let shared_bytes = AtomicU32::new(SHARED_BYTES.saturating_sub(declared.max(0) as u32));
+        let (cluster, allowing) = (AtomicU32::new(CLUSTER), Mutex::new(()));
+        Ok((name, Self { handle, parameters: parameter_sizes(handle)?, shared_bytes, cluster, allowing }))
     }
 
     /// Size of each parameter in bytes, as compiled.
@@ -96,13 +103,28 @@ impl Function {
     fn allow(&self, shape: LaunchShape) -> Result<(), DriverError> {
         use CUfunction_attribute::*;
         let LaunchShape { shared_bytes, cluster, .. } = shape;
-        if shared_bytes > self.shared_bytes.load(Ordering::Relaxed) {
-            self.set(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes)?;
-            self.shared_bytes.fetch_max(shared_bytes, Ordering::Relaxed);
+        self.raise(&self.shared_bytes, shared_bytes, || {
+            self.set(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes)
+        })?;
+        self.raise(&self.cluster, cluster, || {
+            self.set(CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)
+        })
+    }
+
+    /// Calls `allow` where more is needed than is allowed so far.
+    fn raise(
+        &self,
+        allowed: &AtomicU32,
+        needed: u32,
+        allow: impl FnOnce() -> Result<(), DriverError>,
+    ) -> Result<(), DriverError> {
+        if needed <= allowed.load(Ordering::Acquire) {
+            return Ok(());
         }
-        if cluster > self.cluster.load(Ordering::Relaxed) {
-            self.set(CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)?;
-            self.cluster.fetch_max(cluster, Ordering::Relaxed);
+        let _one_at_a_time = self.allowing.lock().unwrap_or_else(PoisonError::into_inner);
+        if needed > allowed.load(Ordering::Acquire) {
+            allow()?;
+            allowed.store(needed, Ordering::Release);
         }
         Ok(())
     }

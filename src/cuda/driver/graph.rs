@@ -28,3 +28,11 @@ impl Graph for DriverGraph {
         self.context.call("launch graph", || self.graph.launch())
     }
 }
+
+impl Drop for DriverGraph {
+    fn drop(&mut self) {
+        // cudarc destroys the graph in whatever context is current, and keeps what goes wrong for the next call of any
+        // thread. Where the context is lost there is nobody to tell.
+        let _ = self.context.call("free graph", || Ok(()));
+    }
+}
