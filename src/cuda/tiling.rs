@@ -3,6 +3,9 @@
 /// Rows of a tile.
 pub const ROWS: usize = 64;
 
+/// The most rows of a product: its tiles of rows count along y, of which a grid has 65,535.
+pub const MOST_ROWS: usize = 65_535 * ROWS;
+
 /// Blocks that keep a large card busy: two for each of 132 multiprocessors.
 pub const BUSY_BLOCKS: usize = 264;
 

@@ -15,6 +15,7 @@ use crate::cuda::choice::{Choice, Kernels};
 use crate::cuda::launch::Stream;
 use crate::cuda::model::DeviceModel;
 use crate::cuda::search::MAX_BEAMS;
+use crate::cuda::tiling::MOST_ROWS;
 use crate::error::BuildError;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
@@ -316,15 +317,33 @@ fn check_gpu(limits: &Limits, config: &ModelConfig) -> Result<(), BuildError> {
         return Err(option("limits.beams", format!("is {beams}, expected at most {MAX_BEAMS} on a GPU")));
     }
     let positions = slots * config.poi_code_layers + 1;
-    let widest = [config.history_tokens(history), beams * positions, beams * slots];
-    // Kernels count rows in 32 bits.
-    let rows = widest.into_iter().max().unwrap_or(0).saturating_mul(batch);
-    if u32::try_from(rows).is_err() {
-        let most = u32::MAX;
-        return Err(option(
-            "limits.batch",
-            format!("is {batch}, which makes {rows} rows, expected up to {most}"),
-        ));
+    let of_products = config.history_tokens(history).max(beams * slots);
+    // Rows of the caches are only counted, in 32 bits.
+    for (each, most) in [(of_products, MOST_ROWS), (beams * positions, u32::MAX as usize)] {
+        let rows = each.saturating_mul(batch);
+        if rows > most {
+            let problem = format!("is {batch}, which makes {rows} rows, expected up to {most} on a GPU");
+            return Err(option("limits.batch", problem));
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::ModelSize;
+
+    #[test]
+    fn a_gpu_takes_as_many_rows_as_a_grid_has_tiles_for() {
+        let config = ModelConfig::of_size(ModelSize::Base);
+        let (history, rows) = (config.history_len, config.history_tokens(config.history_len));
+        let limits = |batch| Limits { batch, history, beams: 1, candidates: 1, slots: 1 };
+        let most = MOST_ROWS / rows;
+        assert!(check_gpu(&limits(most), &config).is_ok());
+        let error = check_gpu(&limits(most + 1), &config).unwrap_err().to_string();
+        let told = format!("is {}, which makes {} rows", most + 1, (most + 1) * rows);
+        assert!(error.contains("limits.batch") && error.contains(&told), "{error}");
+        assert!(error.contains("expected up to 4194240 on a GPU"), "{error}");
+    }
 }
