@@ -101,6 +101,8 @@ fn bad_lines_are_answered_in_their_place() {
         not_text,
         changed(0, json!({"id": "alpha", "alpha": 17})).into(),
         changed(0, json!({"id": -3})).into(),
+        changed(0, json!({"id": "NaN", "alpha": 0})).replace("\"alpha\":0", "\"alpha\":NaN").into(),
+        changed(0, json!({"id": 18, "beta": 0})).replace("\"beta\":0", "\"beta\":1e999").into(),
         br#"["list", {}, [], "all"]"#.to_vec(),
         good[2].clone().into(),
     ];
@@ -122,6 +124,8 @@ fn bad_lines_are_answered_in_their_place() {
             json!([null, "parse", "id"]),
             json!(["alpha", "invalid", "alpha"]),
             json!([-3, "parse", "id"]),
+            json!(["NaN", "parse", "alpha"]),
+            json!([18, "parse", "beta"]),
             json!([null, "parse", "request"]),
             json!(["request-2", null, null]),
         ];
