@@ -441,6 +441,34 @@ fn inspect_says_whether_a_directory_fits() {
     assert!(spoiled.stderr.contains("does not fit: 2 fault(s)"), "{}", spoiled.stderr);
 }
 
+#[test]
+fn inspect_names_what_the_catalog_of_a_directory_does_not_fit() {
+    let run = |dir: &Path| Run::of(bidslate().arg("inspect").arg(dir));
+    let dir = copy();
+    let catalog = dir.path().join("catalog.safetensors");
+    let mut bytes = fs::read(&catalog).unwrap();
+    let codes =
+        SafeTensors::deserialize(&bytes).unwrap().tensor("item.codes").unwrap().data().as_ptr() as usize;
+    let at = codes - bytes.as_ptr() as usize;
+    bytes[at..at + 2].copy_from_slice(&(CODES as u16).to_le_bytes());
+    fs::write(&catalog, bytes).unwrap();
+    let spoiled = run(dir.path());
+    assert_eq!(spoiled.code, 1);
+    let expected = "`item.codes` row 0: is 8 in layer 0, expected below 8";
+    assert!(spoiled.stdout.contains(expected), "{}", spoiled.stdout);
+    assert!(spoiled.stdout.ends_with("It does not fit.\n"), "{}", spoiled.stdout);
+    assert!(spoiled.stderr.contains("does not fit: 1 fault(s)"), "{}", spoiled.stderr);
+    // Weights that stand where the columns should.
+    fs::copy(model().join("model.safetensors"), &catalog).unwrap();
+    let spoiled = run(dir.path());
+    assert_eq!(spoiled.code, 1);
+    let named = ["missing `item.id`", "unexpected `embed.weight`"];
+    assert!(named.iter().all(|fault| spoiled.stdout.contains(fault)), "{}", spoiled.stdout);
+    // A directory without one is complete: a catalog can be given to the engine.
+    fs::remove_file(&catalog).unwrap();
+    assert!(run(dir.path()).ok().ends_with("Everything fits.\n"));
+}
+
 /// Items by their embeddings, quantized on the way, and a catalog that requests run against.
 #[test]
 fn a_catalog_is_built_counted_and_served() {
