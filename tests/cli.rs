@@ -469,6 +469,48 @@ fn inspect_names_what_the_catalog_of_a_directory_does_not_fit() {
     assert!(run(dir.path()).ok().ends_with("Everything fits.\n"));
 }
 
+/// Spreads the weights of a model directory over two shards; those named `*.codebook` are in the second.
+fn shard(dir: &Path) {
+    let single = dir.join("model.safetensors");
+    let bytes = fs::read(&single).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let (second, first): (Vec<_>, Vec<_>) =
+        tensors.into_iter().partition(|(name, _)| name.ends_with(".codebook"));
+    let mut map = serde_json::Map::new();
+    for (shard, tensors) in [("1.safetensors", first), ("2.safetensors", second)] {
+        map.extend(tensors.iter().map(|(name, _)| (name.clone(), json!(shard))));
+        safetensors::serialize_to_file(tensors, None, &dir.join(shard)).unwrap();
+    }
+    fs::write(dir.join("model.safetensors.index.json"), json!({"weight_map": map}).to_string()).unwrap();
+    fs::remove_file(single).unwrap();
+}
+
+#[test]
+fn a_quantizer_may_lie_in_several_shards() {
+    let dir = copy();
+    let file = |name: &str| dir.path().join(name);
+    let width = ModelConfig::read(&file("config.json")).unwrap().item_embedding_size;
+    let item = |id: usize| {
+        let embedding: Vec<f64> = (0..width).map(|i| ((id * 31 + i * 17) % 23) as f64 / 23.0).collect();
+        json!({
+            "id": id, "kind": "organic", "embedding": embedding,
+            "creatives": [{"id": id, "embedding": embedding}],
+        })
+        .to_string()
+    };
+    fs::write(file("items.jsonl"), lines(&(0..20).map(item).collect::<Vec<_>>())).unwrap();
+    let build = |out: &str| {
+        let mut command = bidslate();
+        command.args(["catalog", "build", "--model"]).arg(dir.path());
+        command.arg("--items").arg(file("items.jsonl")).arg("--out").arg(file(out));
+        Run::of(&mut command).ok();
+        fs::read(file(out)).unwrap()
+    };
+    let whole = build("whole.safetensors");
+    shard(dir.path());
+    assert_eq!(build("sharded.safetensors"), whole);
+}
+
 /// Items by their embeddings, quantized on the way, and a catalog that requests run against.
 #[test]
 fn a_catalog_is_built_counted_and_served() {

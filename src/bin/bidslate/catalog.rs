@@ -121,9 +121,9 @@ impl BuildArgs {
 
     /// The model's quantizers, those that are named in their place. A model without weights has none.
     fn quantizers(&self, config: &ModelConfig) -> anyhow::Result<Quantizers> {
-        let mut files = weights_files(&self.model)?;
-        files.extend(self.quantizer.iter().cloned());
-        Ok(Quantizers::read(files, config)?)
+        let own = Quantizers::read_shards(&weights_files(&self.model)?, config)?;
+        let given = Quantizers::read(&self.quantizer, config)?;
+        Ok(Quantizers { poi: given.poi.or(own.poi), creative: given.creative.or(own.creative) })
     }
 
     fn index_embeddings(&self, config: &ModelConfig) -> anyhow::Result<Option<Vec<f32>>> {
