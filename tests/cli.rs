@@ -418,6 +418,21 @@ fn errors_name_the_file_that_is_at_fault() {
     assert!(error.contains("--batch is 0"), "{error}");
 }
 
+/// A pipe that was read once has nothing left to answer.
+#[test]
+fn requests_and_records_from_a_pipe_are_refused() {
+    let piped = |args: &[&str]| {
+        let mut command = bidslate();
+        command.args(args).arg("/dev/stdin").write_stdin(lines(&requests()));
+        Run::of(&mut command).failed()
+    };
+    let model = model().to_str().unwrap();
+    for args in [&["allocate", "--model", model, "--requests"][..], &["replay", "--model", model]] {
+        let error = piped(args);
+        assert!(error.contains("/dev/stdin: is no regular file"), "{error}");
+    }
+}
+
 #[test]
 fn inspect_says_whether_a_directory_fits() {
     let run =

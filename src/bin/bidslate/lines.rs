@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bidslate::record::RecordWriter;
 use serde_json::Value;
 
@@ -14,6 +14,18 @@ pub fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>> + use<
     let file = File::open(path).with_context(|| name.clone())?;
     let lines = BufReader::new(file).split(b'\n').map(move |line| line.with_context(|| name.clone()));
     Ok(lines.filter(|line| line.as_ref().map_or(true, |line| !line.trim_ascii().is_empty())))
+}
+
+/// Refuses a file that cannot be read twice, as a pipe cannot: it would be empty the second time, and nothing of it
+/// answered.
+///
+/// # Errors
+/// Names the file.
+pub fn check_rereadable(path: &Path) -> Result<()> {
+    let name = || path.display().to_string();
+    let regular = std::fs::metadata(path).with_context(name)?.is_file();
+    ensure!(regular, "{}: is no regular file, expected one, because it is read twice", name());
+    Ok(())
 }
 
 /// The id of a line that could not be read as what it should be; null where it has none.
