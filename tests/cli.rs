@@ -418,6 +418,23 @@ fn errors_name_the_file_that_is_at_fault() {
     assert!(error.contains("--batch is 0"), "{error}");
 }
 
+/// As behind `| head`, whose reader is gone before the command has written.
+#[test]
+fn an_output_that_nobody_reads_is_an_error() {
+    let (dir, catalog) = (model(), model().join("catalog.safetensors"));
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let stats = vec!["catalog".into(), "stats".into(), path(&catalog), "--model".into(), path(dir)];
+    for options in [vec![], vec!["--json".into()]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bidslate"));
+        let output = command.args([stats.clone(), options].concat()).stdout(writer).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.starts_with("error: standard output: Broken pipe"), "{error}");
+    }
+}
+
 /// A pipe that was read once has nothing left to answer.
 #[test]
 fn requests_and_records_from_a_pipe_are_refused() {

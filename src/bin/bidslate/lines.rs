@@ -1,5 +1,6 @@
 //! JSON lines in and out.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
@@ -93,6 +94,14 @@ pub fn output(path: Option<&Path>) -> Result<Box<dyn Write>> {
         }
         None => Box::new(BufWriter::new(std::io::stdout().lock())),
     })
+}
+
+/// Prints a line to standard output.
+///
+/// # Errors
+/// Where nobody reads it any more, as behind `| head`: `println!` would panic there.
+pub fn print(line: impl Display) -> Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}").context("standard output")
 }
 
 /// Says so where a record file ended in an unfinished line.
