@@ -163,7 +163,13 @@ fn every_bad_line_is_named() {
             "is 92",
         ),
         (r#"{"id": 1, "kind": "organic", "codes": [0, 0]} {}"#, ".", "trailing characters"),
-        (r#"[1]"#, ".", ""),
+        // Lists in the order of the fields, which `serde` would take for objects.
+        (r#"[1, "organic", [0, 0], null, 0, null, true, null, []]"#, ".", "expected an object"),
+        (
+            r#"{"id": 1, "kind": "organic", "codes": [0, 0], "creatives": [[3, [0], null]]}"#,
+            "creatives[0]",
+            "expected an object",
+        ),
         ("{\"id\": 1, \"kind\": \"organic", "kind", "EOF"),
     ];
     for (line, expected_field, expected_message) in cases {

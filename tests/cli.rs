@@ -101,6 +101,8 @@ fn bad_lines_are_answered_in_their_place() {
         not_text,
         changed(0, json!({"id": "alpha", "alpha": 17})).into(),
         changed(0, json!({"id": -3})).into(),
+        changed(0, json!({"id": "NaN", "alpha": 0})).replace("\"alpha\":0", "\"alpha\":NaN").into(),
+        changed(0, json!({"id": 18, "beta": 0})).replace("\"beta\":0", "\"beta\":1e999").into(),
         br#"["list", {}, [], "all"]"#.to_vec(),
         good[2].clone().into(),
     ];
@@ -122,6 +124,8 @@ fn bad_lines_are_answered_in_their_place() {
             json!([null, "parse", "id"]),
             json!(["alpha", "invalid", "alpha"]),
             json!([-3, "parse", "id"]),
+            json!(["NaN", "parse", "alpha"]),
+            json!([18, "parse", "beta"]),
             json!([null, "parse", "request"]),
             json!(["request-2", null, null]),
         ];
@@ -414,6 +418,38 @@ fn errors_name_the_file_that_is_at_fault() {
     assert!(error.contains("--batch is 0"), "{error}");
 }
 
+/// As behind `| head`, whose reader is gone before the command has written.
+#[test]
+fn an_output_that_nobody_reads_is_an_error() {
+    let (dir, catalog) = (model(), model().join("catalog.safetensors"));
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let stats = vec!["catalog".into(), "stats".into(), path(&catalog), "--model".into(), path(dir)];
+    for options in [vec![], vec!["--json".into()]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bidslate"));
+        let output = command.args([stats.clone(), options].concat()).stdout(writer).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.starts_with("error: standard output: Broken pipe"), "{error}");
+    }
+}
+
+/// A pipe that was read once has nothing left to answer.
+#[test]
+fn requests_and_records_from_a_pipe_are_refused() {
+    let piped = |args: &[&str]| {
+        let mut command = bidslate();
+        command.args(args).arg("/dev/stdin").write_stdin(lines(&requests()));
+        Run::of(&mut command).failed()
+    };
+    let model = model().to_str().unwrap();
+    for args in [&["allocate", "--model", model, "--requests"][..], &["replay", "--model", model]] {
+        let error = piped(args);
+        assert!(error.contains("/dev/stdin: is no regular file"), "{error}");
+    }
+}
+
 #[test]
 fn inspect_says_whether_a_directory_fits() {
     let run =
@@ -435,6 +471,76 @@ fn inspect_says_whether_a_directory_fits() {
         spoiled.stdout
     );
     assert!(spoiled.stderr.contains("does not fit: 2 fault(s)"), "{}", spoiled.stderr);
+}
+
+#[test]
+fn inspect_names_what_the_catalog_of_a_directory_does_not_fit() {
+    let run = |dir: &Path| Run::of(bidslate().arg("inspect").arg(dir));
+    let dir = copy();
+    let catalog = dir.path().join("catalog.safetensors");
+    let mut bytes = fs::read(&catalog).unwrap();
+    let codes =
+        SafeTensors::deserialize(&bytes).unwrap().tensor("item.codes").unwrap().data().as_ptr() as usize;
+    let at = codes - bytes.as_ptr() as usize;
+    bytes[at..at + 2].copy_from_slice(&(CODES as u16).to_le_bytes());
+    fs::write(&catalog, bytes).unwrap();
+    let spoiled = run(dir.path());
+    assert_eq!(spoiled.code, 1);
+    let expected = "`item.codes` row 0: is 8 in layer 0, expected below 8";
+    assert!(spoiled.stdout.contains(expected), "{}", spoiled.stdout);
+    assert!(spoiled.stdout.ends_with("It does not fit.\n"), "{}", spoiled.stdout);
+    assert!(spoiled.stderr.contains("does not fit: 1 fault(s)"), "{}", spoiled.stderr);
+    // Weights that stand where the columns should.
+    fs::copy(model().join("model.safetensors"), &catalog).unwrap();
+    let spoiled = run(dir.path());
+    assert_eq!(spoiled.code, 1);
+    let named = ["missing `item.id`", "unexpected `embed.weight`"];
+    assert!(named.iter().all(|fault| spoiled.stdout.contains(fault)), "{}", spoiled.stdout);
+    // A directory without one is complete: a catalog can be given to the engine.
+    fs::remove_file(&catalog).unwrap();
+    assert!(run(dir.path()).ok().ends_with("Everything fits.\n"));
+}
+
+/// Spreads the weights of a model directory over two shards; those named `*.codebook` are in the second.
+fn shard(dir: &Path) {
+    let single = dir.join("model.safetensors");
+    let bytes = fs::read(&single).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let (second, first): (Vec<_>, Vec<_>) =
+        tensors.into_iter().partition(|(name, _)| name.ends_with(".codebook"));
+    let mut map = serde_json::Map::new();
+    for (shard, tensors) in [("1.safetensors", first), ("2.safetensors", second)] {
+        map.extend(tensors.iter().map(|(name, _)| (name.clone(), json!(shard))));
+        safetensors::serialize_to_file(tensors, None, &dir.join(shard)).unwrap();
+    }
+    fs::write(dir.join("model.safetensors.index.json"), json!({"weight_map": map}).to_string()).unwrap();
+    fs::remove_file(single).unwrap();
+}
+
+#[test]
+fn a_quantizer_may_lie_in_several_shards() {
+    let dir = copy();
+    let file = |name: &str| dir.path().join(name);
+    let width = ModelConfig::read(&file("config.json")).unwrap().item_embedding_size;
+    let item = |id: usize| {
+        let embedding: Vec<f64> = (0..width).map(|i| ((id * 31 + i * 17) % 23) as f64 / 23.0).collect();
+        json!({
+            "id": id, "kind": "organic", "embedding": embedding,
+            "creatives": [{"id": id, "embedding": embedding}],
+        })
+        .to_string()
+    };
+    fs::write(file("items.jsonl"), lines(&(0..20).map(item).collect::<Vec<_>>())).unwrap();
+    let build = |out: &str| {
+        let mut command = bidslate();
+        command.args(["catalog", "build", "--model"]).arg(dir.path());
+        command.arg("--items").arg(file("items.jsonl")).arg("--out").arg(file(out));
+        Run::of(&mut command).ok();
+        fs::read(file(out)).unwrap()
+    };
+    let whole = build("whole.safetensors");
+    shard(dir.path());
+    assert_eq!(build("sharded.safetensors"), whole);
 }
 
 /// Items by their embeddings, quantized on the way, and a catalog that requests run against.

@@ -41,6 +41,21 @@ impl Quantizers {
         }
         Ok(found)
     }
+
+    /// Reads what there is of `quantizer.{poi,creative}.*` in the files that hold the weights of one model together.
+    ///
+    /// # Errors
+    /// As [`Quantizer::read_shards`].
+    pub fn read_shards<P: AsRef<Path>>(shards: &[P], config: &ModelConfig) -> Result<Self, CatalogError> {
+        Ok(Self {
+            poi: Quantizer::read_shards(shards, QuantizerKind::Poi, config.item_embedding_size)?,
+            creative: Quantizer::read_shards(
+                shards,
+                QuantizerKind::Creative,
+                config.creative_embedding_size(),
+            )?,
+        })
+    }
 }
 
 /// Embeddings that still await their codes.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::CatalogError;
+use crate::json::{Object, objects};
 
 use super::ItemKind;
 
@@ -33,7 +34,7 @@ pub(super) struct ItemLine {
     #[serde(default = "yes")]
     pub(super) active: bool,
     pub(super) advertiser: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     pub(super) creatives: Vec<CreativeLine>,
 }
 
@@ -105,7 +106,7 @@ pub(super) fn read_lines<T: DeserializeOwned>(
 
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Fault> {
     let mut json = serde_json::Deserializer::from_slice(text);
-    let value = serde_path_to_error::deserialize(&mut json)
+    let Object(value) = serde_path_to_error::deserialize(&mut json)
         .map_err(|e| (e.path().to_string(), describe(e.inner())))?;
     json.end().map_err(|e| (".".into(), describe(&e)))?;
     Ok(value)

@@ -116,10 +116,28 @@ impl Quantizer {
     /// [`CatalogError::Io`] and [`CatalogError::Format`] where the file cannot be read,
     /// [`CatalogError::Quantizer`] where its tensors do not fit together or into `input` values.
     pub fn read(path: &Path, kind: QuantizerKind, input: usize) -> Result<Option<Self>, CatalogError> {
+        Self::read_shards(&[path], kind, input)
+    }
+
+    /// [`Quantizer::read`] from files that hold the tensors of one model together: a shard may end between an encoder
+    /// and its codebook.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_shards<P: AsRef<Path>>(
+        paths: &[P],
+        kind: QuantizerKind,
+        input: usize,
+    ) -> Result<Option<Self>, CatalogError> {
         let prefix = format!("quantizer.{}.", kind.name());
-        let tensors = read_tensors(path, |name| name.starts_with(&prefix))?;
-        Self::from_tensors(&tensors, &prefix, input)
-            .map_err(|message| CatalogError::Quantizer { message: format!("{}: {message}", path.display()) })
+        let mut tensors = Tensors::new();
+        for path in paths {
+            tensors.extend(read_tensors(path.as_ref(), |name| name.starts_with(&prefix))?);
+        }
+        Self::from_tensors(&tensors, &prefix, input).map_err(|message| {
+            let names: Vec<String> = paths.iter().map(|path| path.as_ref().display().to_string()).collect();
+            CatalogError::Quantizer { message: format!("{}: {message}", names.join(", ")) }
+        })
     }
 
     fn from_tensors(

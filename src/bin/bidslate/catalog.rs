@@ -10,6 +10,7 @@ use bidslate::model::config::ModelConfig;
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::lines;
 use crate::progress::Progress;
 
 /// Makes catalogs, and says what is in them.
@@ -109,21 +110,16 @@ impl BuildArgs {
         let columns = builder.finish();
         columns.write(&self.out, &config)?;
         let report = CodeReport::of(&columns.codes, config.poi_code_layers, config.codebook_size);
-        println!(
-            "{}: {} items, {} creatives",
-            self.out.display(),
-            columns.ids.len(),
-            columns.creative_ids.len()
-        );
-        println!("{report}");
-        Ok(())
+        let (items, creatives) = (columns.ids.len(), columns.creative_ids.len());
+        lines::print(format_args!("{}: {items} items, {creatives} creatives", self.out.display()))?;
+        lines::print(report)
     }
 
     /// The model's quantizers, those that are named in their place. A model without weights has none.
     fn quantizers(&self, config: &ModelConfig) -> anyhow::Result<Quantizers> {
-        let mut files = weights_files(&self.model)?;
-        files.extend(self.quantizer.iter().cloned());
-        Ok(Quantizers::read(files, config)?)
+        let own = Quantizers::read_shards(&weights_files(&self.model)?, config)?;
+        let given = Quantizers::read(&self.quantizer, config)?;
+        Ok(Quantizers { poi: given.poi.or(own.poi), creative: given.creative.or(own.creative) })
     }
 
     fn index_embeddings(&self, config: &ModelConfig) -> anyhow::Result<Option<Vec<f32>>> {
@@ -172,12 +168,7 @@ impl StatsArgs {
     fn run(self) -> anyhow::Result<()> {
         let config = ModelConfig::read(&self.model.join("config.json"))?;
         let stats = CatalogStats::of(&Catalog::open(&self.catalog, &config)?.snapshot());
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(&stats)?);
-        } else {
-            print_tables(&stats);
-        }
-        Ok(())
+        if self.json { lines::print(serde_json::to_string_pretty(&stats)?) } else { print_tables(&stats) }
     }
 }
 
@@ -188,12 +179,12 @@ fn table(head: &[&str]) -> Table {
 }
 
 /// Prints rows of a label and figures, the figures to the right.
-fn print(mut table: Table) {
+fn print(mut table: Table) -> anyhow::Result<()> {
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    println!("{table}");
+    lines::print(table)
 }
 
-fn print_tables(stats: &CatalogStats) {
+fn print_tables(stats: &CatalogStats) -> anyhow::Result<()> {
     let mut counts = table(&["catalog", "rows"]);
     let rows = [
         ("ads", stats.ads),
@@ -208,7 +199,7 @@ fn print_tables(stats: &CatalogStats) {
             counts.add_row([format!("{kind} rejected: {reason}"), count.to_string()]);
         }
     }
-    print(counts);
+    print(counts)?;
     let mut codes = table(&["codes", "used", "perplexity", "collisions", "deepest bucket"]);
     for (name, report) in [("items", &stats.item_codes), ("creatives", &stats.creative_codes)] {
         let share = format!("{:.2} %", report.collisions * 100.0);
@@ -219,12 +210,13 @@ fn print_tables(stats: &CatalogStats) {
             codes.add_row([format!("  layer {layer}"), used, format!("{:.1}", found.perplexity)]);
         }
     }
-    print(codes);
+    print(codes)?;
     if !stats.bid_quantiles_micros.is_empty() {
         let mut bids = table(&["effective bids of eligible ads", "currency units"]);
         for (quantile, bid) in &stats.bid_quantiles_micros {
             bids.add_row([format!("quantile {quantile}"), bid.to_string()]);
         }
-        print(bids);
+        print(bids)?;
     }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use bidslate::catalog::Catalog;
 use bidslate::error::LoadError;
 use bidslate::model::config::{CONFIG_FILE, ModelConfig};
 use bidslate::model::files::TensorFiles;
@@ -87,9 +88,7 @@ impl Report {
             let path = files.path().display();
             lines.extend(faults(files, config).iter().map(|fault| format!("{path}: {fault}")));
         }
-        let catalog = dir.join("catalog.safetensors");
-        let catalog =
-            if catalog.exists() { keep(TensorFiles::open_file(&catalog), &mut lines) } else { None };
+        let catalog = read_catalog(&dir.join("catalog.safetensors"), config.as_ref(), &mut lines);
         Self {
             fits: lines.is_empty(),
             faults: lines,
@@ -121,6 +120,19 @@ impl Report {
         }
         writeln!(out, "{}", if self.fits { "Everything fits." } else { "It does not fit." })
     }
+}
+
+/// The columns of a catalog; none where there is no such file, which is no fault: another may be given to the engine.
+/// What the model of `config` cannot serve goes to `lines`, as do all faults.
+fn read_catalog(path: &Path, config: Option<&ModelConfig>, lines: &mut Vec<String>) -> Option<TensorFiles> {
+    if !path.exists() {
+        return None;
+    }
+    let columns = keep(TensorFiles::open_file(path), lines)?;
+    if let Some(Err(error)) = config.map(|config| Catalog::open(path, config)) {
+        lines.push(error.to_string());
+    }
+    Some(columns)
 }
 
 fn keep<T>(result: Result<T, LoadError>, lines: &mut Vec<String>) -> Option<T> {

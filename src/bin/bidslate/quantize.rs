@@ -6,6 +6,7 @@ use bidslate::catalog::{CodeReport, FitOptions, QuantizerKind, fit, read_embeddi
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::catalog::split_tensor;
+use crate::lines;
 use crate::progress::Progress;
 
 /// Makes semantic ids of embeddings.
@@ -90,9 +91,9 @@ impl FitArgs {
         drop(progress);
         let codes = quantizer.encode(&data)?;
         quantizer.write(&self.out, kind)?;
-        println!("{}: quantizer.{}.codebook {:?}", self.out.display(), kind.name(), quantizer.shape());
-        println!("{}", CodeReport::of(&codes, self.codes, self.codebook));
-        Ok(())
+        let (file, shape) = (self.out.display(), quantizer.shape());
+        lines::print(format_args!("{file}: quantizer.{}.codebook {shape:?}", kind.name()))?;
+        lines::print(CodeReport::of(&codes, self.codes, self.codebook))
     }
 
     fn data(&self, kind: QuantizerKind) -> anyhow::Result<(Vec<f32>, usize)> {

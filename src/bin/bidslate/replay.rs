@@ -57,6 +57,7 @@ fn records(path: &Path) -> Result<impl Iterator<Item = Result<Line>> + use<>> {
 impl ReplayArgs {
     /// Runs the command; false where a record differs or cannot be read.
     pub fn run(self) -> Result<bool> {
+        lines::check_rereadable(&self.file)?;
         let mut engines = Engines { args: &self, limits: self.limits()?, built: BTreeMap::new() };
         let mut out = lines::output(None)?;
         let (mut same, mut bad) = (0, 0);

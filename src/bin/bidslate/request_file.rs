@@ -71,7 +71,11 @@ pub struct Survey {
 }
 
 /// Reads the first `limit` lines of a request file once ahead of the answers.
+///
+/// # Errors
+/// Where the file cannot be read, or not a second time.
 pub fn survey(path: &Path, limit: usize, config: &ModelConfig) -> Result<Survey> {
+    lines::check_rereadable(path)?;
     let mut limits = Limits { batch: 1, history: 0, beams: 1, candidates: 0, slots: 1 };
     let mut count = 0;
     for line in requests(path)?.take(limit) {

@@ -114,8 +114,7 @@ fn summary(
     let path = dir.join("summary.json");
     let text = format!("{summary:#}\n");
     std::fs::write(&path, text).with_context(|| format!("{}", path.display()))?;
-    println!("{summary}");
-    Ok(())
+    crate::lines::print(summary)
 }
 
 #[derive(Serialize)]
