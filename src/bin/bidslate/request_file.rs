@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::lines;
 
-/// Most beams a request file may ask for; beyond it a request is refused.
+/// Most beams a request file may ask for, unless the model's own are more; beyond it a request is refused.
 const MOST_BEAMS: usize = 4096;
 
 /// One line of the file: its id, and the request or why it is none.
@@ -66,7 +66,7 @@ fn parse(line: &[u8]) -> Line {
 pub struct Survey {
     /// Lines that are not blank.
     pub lines: u64,
-    /// Room for every request that keeps to the model's own limits and to [`MOST_BEAMS`].
+    /// Room for every request that keeps to the model's own limits, and to [`MOST_BEAMS`] or the model's beams.
     pub limits: Limits,
 }
 
@@ -77,6 +77,7 @@ pub struct Survey {
 pub fn survey(path: &Path, limit: usize, config: &ModelConfig) -> Result<Survey> {
     lines::check_rereadable(path)?;
     let mut limits = Limits { batch: 1, history: 0, beams: 1, candidates: 0, slots: 1 };
+    let most_beams = MOST_BEAMS.max(config.beam_width);
     let mut count = 0;
     for line in requests(path)?.take(limit) {
         count += 1;
@@ -88,9 +89,31 @@ pub fn survey(path: &Path, limit: usize, config: &ModelConfig) -> Result<Survey>
             Candidates::Items(items) => items.len(),
         };
         limits.history = limits.history.max(request.history.len().min(config.history_len));
-        limits.beams = if beams <= MOST_BEAMS { limits.beams.max(beams) } else { limits.beams };
+        limits.beams = if beams <= most_beams { limits.beams.max(beams) } else { limits.beams };
         limits.candidates = limits.candidates.max(named).max(request.organic.len());
         limits.slots = if slots <= config.list_len { limits.slots.max(slots) } else { limits.slots };
     }
     Ok(Survey { lines: count, limits })
+}
+
+#[cfg(test)]
+mod tests {
+    use bidslate::model::config::ModelSize;
+
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_the_beams_of_the_model_however_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("requests.jsonl");
+        let request = |beams: &str| format!("{{\"id\": 1, \"history\": [], \"candidates\": []{beams}}}\n");
+        let beams_for = |beam_width: usize| {
+            let config = ModelConfig { beam_width, ..ModelConfig::of_size(ModelSize::Tiny) };
+            survey(&path, usize::MAX, &config).unwrap().limits.beams
+        };
+        std::fs::write(&path, request("")).unwrap();
+        assert_eq!((beams_for(3), beams_for(MOST_BEAMS + 1)), (3, MOST_BEAMS + 1));
+        std::fs::write(&path, request("") + &request(", \"beam_width\": 4097")).unwrap();
+        assert_eq!((beams_for(3), beams_for(5000)), (3, 5000));
+    }
 }
