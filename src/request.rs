@@ -5,16 +5,39 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::RequestError;
-use crate::json::{object, objects, parse_line, unique_map};
+use crate::json::{object, objects, parse_line, unique_map, word};
 
 /// The name that a request goes by in responses and traces: a text or a number, given back as it came.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(untagged)]
 pub enum RequestId {
     /// A text.
     Text(String),
     /// A number.
     Number(u64),
+}
+
+// By hand, since an untagged enum says no more of a fault than that nothing matched.
+impl<'de> Deserialize<'de> for RequestId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = RequestId;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("a text or a whole number from 0 to 18446744073709551615")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, id: &str) -> Result<RequestId, E> {
+                Ok(RequestId::Text(id.into()))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, id: u64) -> Result<RequestId, E> {
+                Ok(RequestId::Number(id))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 impl From<&str> for RequestId {
@@ -64,13 +87,13 @@ pub struct Request {
     #[serde(default, deserialize_with = "object")]
     pub objective: Objective,
     /// How ads are charged.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     pub payment: PaymentRule,
     /// How the bids of the items behind a code become the code's bid.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     pub bid_aggregate: BidAggregate,
     /// Which items are behind a code.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     pub bid_scope: BidScope,
     /// Slots of the list, 1 to the model's `list_len` (the default).
     #[serde(default)]
@@ -85,13 +108,13 @@ pub struct Request {
     #[serde(default = "one")]
     pub squash: f64,
     /// What a list without one of its ads would have been.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     pub counterfactual: Counterfactual,
     /// Whether to report each ad's marginal contribution (Eq. 31).
     #[serde(default)]
     pub marginal: bool,
     /// Regret audit tier.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     pub audit: Audit,
 }
 

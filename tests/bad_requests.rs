@@ -83,7 +83,12 @@ fn each_fault_is_named_and_its_neighbours_are_answered() {
         ("/context", json!({"hour": 24}), Invalid, "context.hour", "24"),
         ("/payment", json!("barter"), Parse, "payment", "barter"),
         ("/audit", json!("all"), Parse, "audit", "all"),
+        ("/payment", json!(5), Parse, "payment", "integer `5`, expected one of `network`, `gsp`"),
+        ("/payment", json!({"gsp": null}), Parse, "payment", "map, expected one of `network`"),
+        ("/bid_scope", json!(true), Parse, "bid_scope", "`true`, expected `prefix` or `code`"),
         ("/tie_seed", json!(1.5), Parse, "tie_seed", "1.5"),
+        ("/id", json!(-3), Parse, "id", "integer `-3`, expected a text or a whole number"),
+        ("/id", json!(null), Parse, "id", "null, expected a text"),
     ];
     for (pointer, value, kind, field, says) in cases {
         let bad = with(good.clone(), pointer, value.clone());
@@ -99,6 +104,25 @@ fn each_fault_is_named_and_its_neighbours_are_answered() {
         assert_eq!(error.kind, kind, "{pointer} = {value}: {error}");
         assert!(error.field.starts_with(field), "{pointer} = {value}: field {:?}", error.field);
         assert!(error.message.contains(says), "{pointer} = {value}: {error}");
+    }
+}
+
+/// A field that is not there is named like one that is wrong, and columns count within the one line that was given.
+#[test]
+fn what_is_missing_repeated_or_cut_off_is_named() {
+    let cases = [
+        (r#"{"history": [], "candidates": "all"}"#, "id", "missing field `id` (column 36)"),
+        (r#"{"id": 1, "candidates": "all"}"#, "history", "missing field `history`"),
+        (r#"{"id": 1, "history": [], "history": []}"#, "history", "duplicate field `history`"),
+        (r#"{"id": 1, "history": [{"item": 1, "item": 2}]}"#, "history[0].item", "duplicate field `item`"),
+        (r#"{"id": 1, "history": ["#, "history", "EOF while parsing a list (column 22)"),
+        ("no request", "request", "expected ident (column 2)"),
+    ];
+    for (text, field, message) in cases {
+        let error = Request::from_json(text.as_bytes()).unwrap_err();
+        assert_eq!(error.field, field, "{text}: {error}");
+        assert!(error.message.contains(message), "{text}: {error}");
+        assert!(!error.message.contains("at line"), "{text}: {error}");
     }
 }
 

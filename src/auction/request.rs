@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{Auction, AuctionBatch, AuctionRule, Reserves};
 use crate::error::{RequestError, RequestErrorKind};
-use crate::json::parse_line;
+use crate::json::{parse_line, word};
 use crate::money::Micros;
 use crate::request::RequestId;
 
@@ -17,6 +17,7 @@ pub struct AuctionRequest {
     /// Name of the auction.
     pub id: RequestId,
     /// Which price the winners pay.
+    #[serde(deserialize_with = "word")]
     pub rule: AuctionRule,
     /// Bids per click, `[n]`.
     pub bids_micros: Vec<Micros>,
@@ -167,7 +168,7 @@ mod tests {
             (r#", "squash": -1"#, Invalid, "squash"),
             (r#", "ids": [7, 7]"#, Invalid, "ids"),
             (r#", "colour": 1"#, Parse, "colour"),
-            (r#", "rule": "gsp""#, Parse, "request"),
+            (r#", "rule": "gsp""#, Parse, "rule"),
         ] {
             let (found_kind, found_field) = with(change);
             assert_eq!((found_kind, found_field.as_str()), (kind, field), "{change}");

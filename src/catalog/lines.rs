@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::CatalogError;
-use crate::json::{Object, objects};
+use crate::json::{Object, describe, named_field, objects, word};
 
 use super::ItemKind;
 
@@ -25,6 +25,7 @@ pub(super) fn fault<T>(field: impl Into<String>, message: impl Into<String>) -> 
 #[serde(deny_unknown_fields)]
 pub(super) struct ItemLine {
     pub(super) id: u64,
+    #[serde(deserialize_with = "word")]
     pub(super) kind: ItemKind,
     pub(super) codes: Option<Vec<u16>>,
     pub(super) bid_micros: Option<u64>,
@@ -106,17 +107,13 @@ pub(super) fn read_lines<T: DeserializeOwned>(
 
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Fault> {
     let mut json = serde_json::Deserializer::from_slice(text);
-    let Object(value) = serde_path_to_error::deserialize(&mut json)
-        .map_err(|e| (e.path().to_string(), describe(e.inner())))?;
+    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        let message = describe(e.inner());
+        match (e.path().to_string().as_str(), named_field(&message)) {
+            (".", Some(name)) => (name.to_owned(), message),
+            (path, _) => (path.to_owned(), message),
+        }
+    })?;
     json.end().map_err(|e| (".".into(), describe(&e)))?;
     Ok(value)
-}
-
-/// An error of the JSON reader without its own line number, which counts within the line.
-fn describe(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((message, _)) => format!("{message} (column {})", error.column()),
-        None => text,
-    }
 }

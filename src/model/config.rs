@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LoadError;
-use crate::json::unique_map;
+use crate::json::{named_field, unique_map};
 use crate::money::{Currency, Micros};
 
 /// Name of the configuration in a model directory.
@@ -123,13 +123,6 @@ fn default_beta() -> f64 {
     2.0
 }
 
-/// The key that is missing or repeated: `serde` reports these two at the object, not at the key.
-fn named_field(message: &str) -> Option<&str> {
-    ["missing field `", "duplicate field `"]
-        .into_iter()
-        .find_map(|prefix| message.strip_prefix(prefix)?.split('`').next())
-}
-
 /// The four sizes that `bidslate init-model` makes and the engine is measured at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModelSize {
@@ -205,7 +198,8 @@ impl ModelConfig {
         let config: Self = serde_path_to_error::deserialize(&mut json).map_err(|e| {
             let message = e.inner().to_string();
             let key = named_field(&message).map_or_else(|| e.path().to_string(), str::to_owned);
-            fault(key, message)
+            // "?" is a key that the file ended before.
+            fault(if key == "?" { ".".into() } else { key }, message)
         })?;
         json.end().map_err(|e| fault(".".into(), e.to_string()))?;
         config.check_as(path)?;
@@ -300,14 +294,14 @@ impl ModelConfig {
             }
         }
         let ranges = [
-            ("rms_eps", self.rms_eps, 0.0, 1.0),
-            ("rope_theta", self.rope_theta, f64::MIN_POSITIVE, 1e30),
-            ("alpha", self.alpha, 0.0, 16.0),
-            ("beta", self.beta, 0.0, 1e12),
+            ("rms_eps", self.rms_eps, 0.0..=1.0, "0 to 1"),
+            ("rope_theta", self.rope_theta, f64::MIN_POSITIVE..=1e30, "above 0, to 1e30"),
+            ("alpha", self.alpha, 0.0..=16.0, "0 to 16"),
+            ("beta", self.beta, 0.0..=1e12, "0 to 1e12"),
         ];
-        for (key, value, low, high) in ranges {
-            if !(low..=high).contains(&value) {
-                return Err((key, format!("is {value}, expected {low} to {high}")));
+        for (key, value, range, expected) in ranges {
+            if !range.contains(&value) {
+                return Err((key, format!("is {value}, expected {expected}")));
             }
         }
         Ok(())
@@ -434,7 +428,7 @@ mod tests {
             ("currency", json!("dollars"), "ISO 4217"),
             ("alpha", json!(16.5), "expected 0 to 16"),
             ("beta", json!(-1), "is -1, expected 0"),
-            ("rope_theta", json!(0), "is 0"),
+            ("rope_theta", json!(0), "is 0, expected above 0, to 1e30"),
         ] {
             let (named, message) = fault(key, value);
             assert_eq!(named, key);
