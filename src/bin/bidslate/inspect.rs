@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use bidslate::catalog::Catalog;
-use bidslate::error::LoadError;
+use bidslate::error::{CatalogError, LoadError};
 use bidslate::model::config::{CONFIG_FILE, ModelConfig};
 use bidslate::model::files::TensorFiles;
 use bidslate::model::tokenizer::check_tokenizer;
@@ -130,13 +130,23 @@ fn read_catalog(path: &Path, config: Option<&ModelConfig>, lines: &mut Vec<Strin
     }
     let columns = keep(TensorFiles::open_file(path), lines)?;
     if let Some(Err(error)) = config.map(|config| Catalog::open(path, config)) {
-        lines.push(error.to_string());
+        lines.extend(catalog_faults(error));
     }
     Some(columns)
 }
 
 fn keep<T>(result: Result<T, LoadError>, lines: &mut Vec<String>) -> Option<T> {
     result.map_err(|error| lines.push(error.to_string())).ok()
+}
+
+/// Why a catalog cannot be opened: every column that does not fit, or else the first wrong value.
+fn catalog_faults(error: CatalogError) -> Vec<String> {
+    match error {
+        CatalogError::Columns { path, faults } => {
+            faults.iter().map(|fault| format!("{}: {fault}", path.display())).collect()
+        }
+        error => vec![error.to_string()],
+    }
 }
 
 impl WeightsReport {
