@@ -48,6 +48,19 @@ fn run(dir: &Path, words: &str) -> Run {
     };
     Run::of(bidslate().args(words.split_whitespace().map(word)))
 }
+/// A file that is not one of records is not appended to, and nothing of it is taken for a line that was cut off.
+#[test]
+fn records_are_not_appended_to_other_files() {
+    let dir = inputs();
+    let notes = dir.path().join("notes");
+    for text in ["no line feed at the end", "a line\nand half of one", AUCTION] {
+        fs::write(&notes, text).unwrap();
+        let error = run(dir.path(), "auction --input @auctions.jsonl --record @notes").failed();
+        assert!(error.contains("notes") && error.contains("no file of records"), "{error}");
+        assert_eq!(fs::read_to_string(&notes).unwrap(), text);
+    }
+}
+
 /// Of a catalog every column that does not fit, or else the first wrong value.
 #[test]
 fn inspect_opens_the_catalog() {

@@ -7,7 +7,8 @@ use super::Record;
 /// Version of the format of a line.
 pub const FORMAT_VERSION: u32 = 1;
 
-const OPEN: &str = "{\"v\":";
+/// What every line begins with.
+pub(super) const OPEN: &str = "{\"v\":";
 const CHECKSUM: &str = ",\"crc32\":\"";
 const BODY: &str = "\",\"record\":";
 const CLOSE: &str = "}";

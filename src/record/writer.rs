@@ -1,11 +1,11 @@
 //! A file of records that is appended to, whole lines at a time.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::Record;
-use super::line::write_line;
+use super::line::{OPEN, write_line};
 
 /// A file of records that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -28,16 +28,27 @@ pub struct RecordWriter {
 }
 
 impl RecordWriter {
-    /// Opens a file, or makes it. What an earlier writer left of an unfinished last line is cut off.
+    /// Opens a file, or makes it. What an earlier writer left of an unfinished last line is cut off; a file that does not
+    /// begin as a record does is left as it is.
     ///
     /// # Errors
-    /// [`RecordError`] where the file cannot be opened, and where another writer holds it.
+    /// [`RecordError`] where the file cannot be opened, where another writer holds it, and where it holds something else.
     pub fn open(path: &Path) -> Result<Self, RecordError> {
         let fail = |source| RecordError { path: path.into(), source };
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = options.map_err(fail)?;
-        file.try_lock().map_err(|error| fail(error.into()))?;
+        file.try_lock().map_err(|error| match error {
+            // The system would say that the operation would block.
+            TryLockError::WouldBlock => {
+                fail(io::Error::new(io::ErrorKind::WouldBlock, "another writer holds it"))
+            }
+            TryLockError::Error(source) => fail(source),
+        })?;
         let (end, length) = lengths(&mut file).map_err(fail)?;
+        if !is_of_records(&mut file, end).map_err(fail)? {
+            let message = format!("is no file of records, which begin with {OPEN}");
+            return Err(fail(io::Error::new(io::ErrorKind::InvalidData, message)));
+        }
         let mut writer = Self { path: path.into(), file, length, cut: end - length };
         writer.rewind().map_err(fail)?;
         Ok(writer)
@@ -76,6 +87,14 @@ impl RecordWriter {
         self.file.set_len(self.length)?;
         self.file.seek(SeekFrom::Start(self.length)).map(|_| ())
     }
+}
+
+/// Whether a file of `end` bytes begins as a record does, or is empty. It may end before the beginning does.
+fn is_of_records(file: &mut File, end: u64) -> io::Result<bool> {
+    let mut begins = vec![0; OPEN.len().min(end as usize)];
+    file.seek(SeekFrom::Start(0))?;
+    file.read_exact(&mut begins)?;
+    Ok(OPEN.as_bytes().starts_with(&begins))
 }
 
 /// Bytes of a file, and of its whole lines.
