@@ -48,6 +48,72 @@ fn run(dir: &Path, words: &str) -> Run {
     };
     Run::of(bidslate().args(words.split_whitespace().map(word)))
 }
+#[test]
+fn an_output_never_takes_the_place_of_an_input() {
+    let allocate = "allocate --model @model --requests @requests.jsonl";
+    let cases = [
+        (format!("{allocate} --out @requests.jsonl"), "--out", "requests.jsonl"),
+        (format!("{allocate} --record @requests.jsonl"), "--record", "requests.jsonl"),
+        (format!("{allocate} --trace @requests.jsonl"), "--trace", "requests.jsonl"),
+        (
+            allocate.replace("allocate", "audit --tier fixed") + " --out @requests.jsonl",
+            "--out",
+            "requests.jsonl",
+        ),
+        (allocate.replace("allocate", "generate") + " --out @requests.jsonl", "--out", "requests.jsonl"),
+        (allocate.replace("allocate", "misreports") + " --out @requests.jsonl", "--out", "requests.jsonl"),
+        ("auction --input @auctions.jsonl --out @auctions.jsonl".into(), "--out", "auctions.jsonl"),
+        ("auction --input @auctions.jsonl --record @auctions.jsonl".into(), "--record", "auctions.jsonl"),
+        ("auction --input @auctions.jsonl --summary @auctions.jsonl".into(), "--summary", "auctions.jsonl"),
+        (
+            "catalog build --model @model --items @items.jsonl --out @items.jsonl".into(),
+            "--out",
+            "items.jsonl",
+        ),
+        (
+            "quantize fit --jsonl @items.jsonl --width 64 --codebook 2 --out @items.jsonl".into(),
+            "--out",
+            "items.jsonl",
+        ),
+    ];
+    for (words, option, file) in cases {
+        let dir = inputs();
+        let before = fs::read(dir.path().join(file)).unwrap();
+        let error = run(dir.path(), &words).failed();
+        assert!(error.contains(option) && error.contains(file), "{words}: {error}");
+        assert!(fs::read(dir.path().join(file)).unwrap() == before, "{words}: {file} was written to");
+    }
+}
+
+/// Nor do two outputs share a file, under whatever name it goes.
+#[test]
+fn each_output_has_a_file_of_its_own() {
+    let dir = inputs();
+    let words = "auction --input @auctions.jsonl --out @./found.jsonl --summary @found.jsonl";
+    let error = run(dir.path(), words).failed();
+    assert!(error.contains("--summary") && error.contains("--out"), "{error}");
+    assert!(!dir.path().join("found.jsonl").exists());
+}
+
+/// A wrong word on the command line costs nobody what an earlier run has written.
+#[test]
+fn an_output_is_kept_where_there_is_nothing_to_read() {
+    let dir = inputs();
+    let out = dir.path().join("out");
+    let allocate = "allocate --model @model --requests @requests.jsonl";
+    for words in [
+        "auction --input @none.jsonl --out @out".into(),
+        "auction --input @auctions.jsonl --gammas=-1 --out @out".into(),
+        "auction --input @auctions.jsonl --record @none/records --out @out".into(),
+        format!("{allocate} --record @none/records --out @out"),
+        format!("{allocate} --trace @none/trace --out @out"),
+    ] {
+        fs::write(&out, "earlier").unwrap();
+        run(dir.path(), &words).failed();
+        assert_eq!(fs::read_to_string(&out).unwrap(), "earlier", "{words}");
+    }
+}
+
 /// A file that is not one of records is not appended to, and nothing of it is taken for a line that was cut off.
 #[test]
 fn records_are_not_appended_to_other_files() {
@@ -58,6 +124,28 @@ fn records_are_not_appended_to_other_files() {
         let error = run(dir.path(), "auction --input @auctions.jsonl --record @notes").failed();
         assert!(error.contains("notes") && error.contains("no file of records"), "{error}");
         assert_eq!(fs::read_to_string(&notes).unwrap(), text);
+    }
+}
+
+/// A fault while writing names the file, and a file that is no regular one is written into, not replaced.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_device_is_written_into_and_a_full_one_is_named() {
+    let dir = inputs();
+    let full = dir.path().join("full");
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    for words in [
+        "allocate --model @model --requests @requests.jsonl --out @full",
+        "allocate --model @model --requests @requests.jsonl --out @out --trace @full",
+        "generate --model @model --requests @requests.jsonl --out @full",
+        "misreports --model @model --requests @requests.jsonl --out @full",
+        "auction --input @auctions.jsonl --out @full",
+        "catalog build --model @model --items @items.jsonl --out @full",
+        "quantize fit --jsonl @items.jsonl --width 64 --codebook 2 --out @full",
+    ] {
+        let error = run(dir.path(), words).failed();
+        assert!(error.contains("full: "), "{words}: {error}");
+        assert!(full.symlink_metadata().unwrap().is_symlink(), "{words}: the device was replaced");
     }
 }
 
@@ -100,4 +188,28 @@ fn inspect_opens_the_catalog() {
         assert!(found.stdout.contains(&format!("catalog.safetensors: {fault}")), "{fault}: {}", found.stdout);
     }
     assert!(found.stderr.contains("4 fault(s)"), "{}", found.stderr);
+}
+
+/// Whoever looks at standard error alone learns how many lines were refused, and where to look.
+#[test]
+fn refused_lines_are_counted() {
+    let dir = inputs();
+    let good = fs::read_to_string(dir.path().join("requests.jsonl")).unwrap();
+    fs::write(dir.path().join("requests.jsonl"), format!("\n{good}\n{{}}\n{{\"id\": 4}}\n")).unwrap();
+    let model = "--model @model --requests @requests.jsonl";
+    for words in [
+        format!("allocate {model} --out @out"),
+        format!("audit {model} --tier fixed --out @out"),
+        format!("generate {model} --out @out"),
+        format!("misreports {model} --samples 2 --out @out"),
+    ] {
+        let found = run(dir.path(), &words);
+        assert_eq!(found.code, 1, "{words}: {}", found.stderr);
+        let says = "requests.jsonl: 2 of 4 lines were refused, the first is line 5\n";
+        assert!(found.stderr.ends_with(says), "{words}: {}", found.stderr);
+    }
+    fs::write(dir.path().join("auctions.jsonl"), format!("{AUCTION}\nno auction\n")).unwrap();
+    let found = run(dir.path(), "auction --input @auctions.jsonl --out @out");
+    let says = "auctions.jsonl: 1 of 2 lines was refused, the first is line 3\n";
+    assert!(found.stderr.ends_with(says), "{}", found.stderr);
 }

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use crate::engine_args::EngineArgs;
 use crate::held_out::{HeldOut, Next};
-use crate::lines;
+use crate::lines::{self, Refusals};
 use crate::progress::Progress;
-use crate::request_file::{Answer, Line, answers, batches, requests};
+use crate::request_file::{Answer, Answered, Line, answers, batches, requests};
 use crate::table::{self, Labels};
 use crate::tensor_file::TensorFile;
 
@@ -57,9 +57,15 @@ enum Format {
 impl AllocateArgs {
     /// Runs the command; false where a request was refused.
     pub fn run(self) -> Result<bool> {
+        self.engine.keep_apart(&[
+            ("--out", self.out.as_deref()),
+            ("--record", self.record.as_deref()),
+            ("--trace", self.trace.as_deref()),
+        ])?;
         let (engine, count) = self.engine.engine(usize::MAX, |builder| builder)?;
         let labels = self.beside(self.labels.as_ref(), "labels.jsonl", Labels::read)?;
         let mut held_out = self.beside(self.heldout.as_ref(), "heldout.jsonl", HeldOut::read)?;
+        let mut answering = Answering::new(&engine, self.record.as_deref())?;
         let mut out = lines::output(self.out.as_deref())?;
         if self.format == Format::Table {
             self.write_heading(&engine, &mut out)?;
@@ -70,18 +76,19 @@ impl AllocateArgs {
             trace: self.trace.is_some(),
             ..Report::default()
         };
-        let mut answering = Answering::new(&engine, self.record.as_deref())?;
         let mut traces = Traces::default();
         let mut progress = Progress::steps("answering");
         let mut done = 0;
-        let mut all_good = true;
+        let mut refusals = Refusals::default();
         for batch in batches(requests(&self.engine.requests)?, self.engine.batch) {
             let batch = batch?;
             let ask = |line: &Line| held_out.as_ref()?.of(line.request.as_ref().ok()?);
             let next: Vec<Option<Next>> = batch.iter().map(ask).collect();
             let answers = answers(batch, |requests| answering.allocate(requests, report))?;
-            for ((id, answer), next) in answers.into_iter().zip(next) {
-                all_good &= answer.is_ok();
+            for (Answered { number, id, answer }, next) in answers.into_iter().zip(next) {
+                if answer.is_err() {
+                    refusals.note(number);
+                }
                 if let (Ok(Response { trace: Some(trace), .. }), true) = (&answer, self.trace.is_some()) {
                     traces.add(&id, trace, engine.config())?;
                 }
@@ -104,7 +111,8 @@ impl AllocateArgs {
         if let Some(path) = &self.trace {
             traces.0.write(path, None)?;
         }
-        Ok(all_good)
+        refusals.tell(&self.engine.requests, count);
+        Ok(refusals.none())
     }
 
     /// What a table shows from a file that is given, or else lies beside the requests.

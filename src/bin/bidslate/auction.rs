@@ -22,7 +22,8 @@ use serde_json::{Value, json};
 use crate::auction_outcome::{Answer, Misreports};
 use crate::auction_summary::Summary;
 use crate::auction_table;
-use crate::lines;
+use crate::files::keep_apart;
+use crate::lines::{self, Refusals};
 
 /// Runs stand-alone auctions, one JSON object a line.
 #[derive(clap::Args)]
@@ -90,16 +91,29 @@ impl AuctionArgs {
         if self.landscape && self.format == Format::Table {
             bail!("--landscape is for --format json");
         }
+        let outputs = [
+            ("--out", self.out.as_deref()),
+            ("--record", self.record.as_deref()),
+            ("--summary", self.summary.as_deref()),
+        ];
+        keep_apart(&[("--input", Some(&self.input))], &outputs)?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0)).build()?;
-        let mut out = lines::output(self.out.as_deref())?;
         let mut input = lines::lines(&self.input)?;
         let mut job = Job::new(&self)?;
+        let mut out = lines::output(self.out.as_deref())?;
+        let mut refusals = Refusals::default();
+        let mut lines = 0;
         loop {
-            let texts: Vec<Vec<u8>> = input.by_ref().take(self.batch).collect::<Result<_>>()?;
+            let texts: Vec<(usize, Vec<u8>)> = input.by_ref().take(self.batch).collect::<Result<_>>()?;
             if texts.is_empty() {
                 break;
             }
-            for answer in pool.install(|| job.answers(&texts))? {
+            lines += texts.len() as u64;
+            let answers = pool.install(|| job.answers(&texts))?;
+            for (answer, (number, _)) in answers.into_iter().zip(&texts) {
+                if answer.is_err() {
+                    refusals.note(*number);
+                }
                 job.summary.add(&answer);
                 self.write(&mut out, answer)?;
             }
@@ -109,7 +123,8 @@ impl AuctionArgs {
             let totals = serde_json::to_string_pretty(&job.summary.totals(self.samples))?;
             std::fs::write(path, totals + "\n").with_context(|| path.display().to_string())?;
         }
-        Ok(!job.summary.refused_any())
+        refusals.tell(&self.input, lines);
+        Ok(refusals.none())
     }
 
     fn write(&self, out: &mut dyn Write, answer: Answer) -> Result<()> {
@@ -140,17 +155,17 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn new(args: &'a AuctionArgs) -> Result<Self> {
+        let grid = args.gammas.clone().map_or(Ok(GammaGrid::default()), GammaGrid::new)?;
         let records = args.record.as_deref().map(RecordWriter::open).transpose()?;
         if let (Some(path), Some(records)) = (&args.record, &records) {
             lines::note_cut(path, records);
         }
-        let grid = args.gammas.clone().map_or(Ok(GammaGrid::default()), GammaGrid::new)?;
         Ok(Self { args, grid, stream: args.device.streams(1)?.pop(), records, summary: Summary::default() })
     }
 
     /// The outcomes of a batch of lines, in their order.
-    fn answers(&mut self, texts: &[Vec<u8>]) -> Result<Vec<Answer>> {
-        let mut lines: Vec<Line> = texts.par_iter().map(|text| parse(text)).collect();
+    fn answers(&mut self, texts: &[(usize, Vec<u8>)]) -> Result<Vec<Answer>> {
+        let mut lines: Vec<Line> = texts.par_iter().map(|(_, text)| parse(text)).collect();
         let mut batch = AuctionBatch::default();
         for line in &mut lines {
             if let Ok(auction) = &line.auction

@@ -56,11 +56,6 @@ impl Summary {
         }
     }
 
-    /// Whether any line was refused.
-    pub fn refused_any(&self) -> bool {
-        self.refused > 0
-    }
-
     fn add_regret(&mut self, rule: AuctionRule, winners: &WinnersRegret) {
         let at = self.rules.iter().position(|of| of.rule == rule).unwrap_or_else(|| {
             self.rules.push(OfRule { rule, grid: Audits::default(), exact: Audits::default() });

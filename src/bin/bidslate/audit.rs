@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::audit_table;
 use crate::engine_args::EngineArgs;
-use crate::lines;
+use crate::lines::{self, Refusals};
 use crate::progress::Progress;
 use crate::request_file::{Line, batches, requests};
 
@@ -146,17 +146,19 @@ impl AuditArgs {
         let gammas = self.gammas.clone().map_or(Ok(GammaGrid::default()), GammaGrid::new)?;
         let options = AuditOptions { gammas, rows: self.rows, ..AuditOptions::default() };
         let limit = self.limit.unwrap_or(usize::MAX);
+        self.engine.keep_apart(&[("--out", self.out.as_deref())])?;
         let (engine, count) = self.engine.engine(limit, |builder| builder.audit(options))?;
         let mut out = lines::output(self.out.as_deref())?;
         let mut tallies = Vec::new();
         let mut progress = Progress::steps("auditing");
-        let (mut done, mut all_good) = (0, true);
+        let mut done = 0;
+        let mut refusals = Refusals::default();
         let lines = requests(&self.engine.requests)?.take(limit);
         for batch in batches(lines, self.engine.batch) {
             let batch = batch?;
             done += batch.len() as u64;
-            for (id, error) in self.audit(&engine, batch, &mut tallies) {
-                all_good = false;
+            for (number, id, error) in self.audit(&engine, batch, &mut tallies) {
+                refusals.note(number);
                 self.refuse(&mut out, &id, &error)?;
             }
             progress.at(done, count);
@@ -173,21 +175,22 @@ impl AuditArgs {
             }
         }
         out.flush()?;
-        Ok(all_good)
+        refusals.tell(&self.engine.requests, count);
+        Ok(refusals.none())
     }
 
-    /// Audits the requests of a batch of lines; returns what was refused, each line once.
+    /// Audits the requests of a batch of lines; returns what was refused, each line once, with its number and id.
     fn audit(
         &self,
         engine: &Engine,
         batch: Vec<Line>,
         tallies: &mut Vec<Tally>,
-    ) -> Vec<(Value, RequestError)> {
+    ) -> Vec<(usize, Value, RequestError)> {
         let own: [Option<Rule>; 1] = [None];
         let given: Vec<Option<Rule>> = self.payment.iter().copied().map(Some).collect();
         let rules = if given.is_empty() { &own[..] } else { &given };
-        let (ids, lines): (Vec<Value>, Vec<_>) =
-            batch.into_iter().map(|line| (line.id, line.request)).unzip();
+        let (ids, lines): (Vec<(usize, Value)>, Vec<_>) =
+            batch.into_iter().map(|line| ((line.number, line.id), line.request)).unzip();
         let mut faults: Vec<Option<RequestError>> =
             lines.iter().map(|line| line.as_ref().err().cloned()).collect();
         for tier in &self.tier {
@@ -211,7 +214,7 @@ impl AuditArgs {
                 }
             }
         }
-        ids.into_iter().zip(faults).filter_map(|(id, fault)| Some((id, fault?))).collect()
+        ids.into_iter().zip(faults).filter_map(|((number, id), fault)| Some((number, id, fault?))).collect()
     }
 
     fn refuse(&self, out: &mut dyn Write, id: &Value, error: &RequestError) -> Result<()> {

@@ -10,6 +10,7 @@ use bidslate::model::config::ModelConfig;
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::files::keep_apart;
 use crate::lines;
 use crate::progress::Progress;
 
@@ -88,6 +89,7 @@ impl CatalogArgs {
 
 impl BuildArgs {
     fn run(self) -> anyhow::Result<()> {
+        self.keep_apart()?;
         let config = ModelConfig::read(&self.model.join("config.json"))?;
         let quantizers = self.quantizers(&config)?;
         let mut builder = CatalogBuilder::new(&config, quantizers)?;
@@ -113,6 +115,21 @@ impl BuildArgs {
         let (items, creatives) = (columns.ids.len(), columns.creative_ids.len());
         lines::print(format_args!("{}: {items} items, {creatives} creatives", self.out.display()))?;
         lines::print(report)
+    }
+
+    /// Refuses a catalog in the place of what it is made of.
+    fn keep_apart(&self) -> anyhow::Result<()> {
+        let weights = self.model.join("model.safetensors");
+        let mut inputs = vec![
+            ("--items", self.items.as_deref()),
+            ("--advertisers", self.advertisers.as_deref()),
+            ("--index", self.index.as_deref()),
+            ("--bids", self.bids.as_deref()),
+            ("--embeddings", self.embeddings.as_deref().map(|source| split_tensor(source).0)),
+            ("--model", Some(&*weights)),
+        ];
+        inputs.extend(self.quantizer.iter().map(|file| ("--quantizer", Some(&**file))));
+        keep_apart(&inputs, &[("--out", Some(&self.out))])
     }
 
     /// The model's quantizers, those that are named in their place. A model without weights has none.

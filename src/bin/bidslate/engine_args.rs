@@ -7,6 +7,7 @@ use bidslate::cpu::Precision;
 use bidslate::engine::{Device, Engine, EngineBuilder, Kernels, Limits};
 use bidslate::model::config::{CONFIG_FILE, ModelConfig};
 
+use crate::files::{Named, keep_apart};
 use crate::request_file::{Survey, survey};
 
 /// Options of an engine and the requests that it answers.
@@ -45,6 +46,18 @@ enum Products {
 }
 
 impl EngineArgs {
+    /// Refuses `outputs` that share a file with each other or with what the engine reads.
+    pub fn keep_apart(&self, outputs: &[Named]) -> Result<()> {
+        let weights = self.model.join("model.safetensors");
+        let catalog = self.catalog.clone().unwrap_or_else(|| self.model.join("catalog.safetensors"));
+        let inputs = [
+            ("--requests", Some(&*self.requests)),
+            ("--catalog", Some(&*catalog)),
+            ("--model", Some(&*weights)),
+        ];
+        keep_apart(&inputs, outputs)
+    }
+
     /// An engine with room for the largest of the first `limit` requests, and how many lines there are among them.
     pub fn engine(
         &self,

@@ -11,8 +11,9 @@ use bidslate::request::{Counterfactual, Request};
 use bidslate::response::{Response, Slot, Trace};
 
 use crate::engine_args::EngineArgs;
+use crate::lines::Refusals;
 use crate::progress::Progress;
-use crate::request_file::{Answer, answers, batches, requests};
+use crate::request_file::{Answer, Answered, answers, batches, requests};
 use crate::tensor_file::TensorFile;
 
 /// Micros in a currency unit.
@@ -53,26 +54,31 @@ impl From<Without> for Counterfactual {
 impl GenerateArgs {
     /// Runs the command; false where a request was refused. Errors of requests go to standard error.
     pub fn run(self) -> Result<bool> {
+        self.engine.keep_apart(&[("--out", Some(&self.out))])?;
         let (engine, count) = self.engine.engine(usize::MAX, |builder| builder)?;
         let snapshot = engine.catalog().snapshot();
         let mut generated = Generated::new(engine.config(), self.lists);
         let mut progress = Progress::steps("generating");
-        let mut all_good = true;
+        let mut refusals = Refusals::default();
         let report = Report { trace: true, ..Report::default() };
         for batch in batches(requests(&self.engine.requests)?, self.engine.batch) {
             let allocate = |requests: &[Request]| {
                 let asked: Vec<Request> = requests.iter().map(|request| self.ask(request)).collect();
                 Ok(engine.allocate_on(&snapshot, &asked, report))
             };
-            for (id, answer) in answers(batch?, allocate)? {
-                all_good &= answer.is_ok();
+            for Answered { number, id, answer } in answers(batch?, allocate)? {
+                if let Err(error) = &answer {
+                    refusals.note(number);
+                    eprintln!("{id}: {error}");
+                }
                 generated.add(id, answer, &snapshot);
                 progress.at(generated.ids.len() as u64, count);
             }
         }
         drop(progress);
         generated.write(&self.out)?;
-        Ok(all_good)
+        refusals.tell(&self.engine.requests, count);
+        Ok(refusals.none())
     }
 
     /// The request with its marginal contributions.
@@ -154,9 +160,6 @@ impl Generated {
 
     /// Adds the answer to a request.
     fn add(&mut self, id: serde_json::Value, answer: Answer, snapshot: &Snapshot) {
-        if let Err(error) = &answer {
-            eprintln!("{id}: {error}");
-        }
         self.ids.push(id);
         let requests = self.ids.len();
         let mut lists = Lists::default();

@@ -2,19 +2,56 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use bidslate::record::RecordWriter;
 use serde_json::Value;
 
-/// The lines of a file that are not blank.
-pub fn lines(path: &Path) -> Result<impl Iterator<Item = Result<Vec<u8>>> + use<>> {
+/// The lines of a file that are not blank, each with its number from 1.
+pub fn lines(path: &Path) -> Result<impl Iterator<Item = Result<(usize, Vec<u8>)>> + use<>> {
     let name = path.display().to_string();
     let file = File::open(path).with_context(|| name.clone())?;
-    let lines = BufReader::new(file).split(b'\n').map(move |line| line.with_context(|| name.clone()));
-    Ok(lines.filter(|line| line.as_ref().map_or(true, |line| !line.trim_ascii().is_empty())))
+    let lines = (1..).zip(BufReader::new(file).split(b'\n'));
+    let lines = lines.map(move |(number, line)| Ok((number, line.with_context(|| name.clone())?)));
+    Ok(lines.filter(|line| line.as_ref().map_or(true, |(_, line)| !line.trim_ascii().is_empty())))
+}
+
+/// Lines of a file that were refused.
+#[derive(Default)]
+pub struct Refusals {
+    refused: u64,
+    /// Number of the first.
+    first: usize,
+}
+
+impl Refusals {
+    /// Notes that a line was refused.
+    pub fn note(&mut self, number: usize) {
+        if self.refused == 0 {
+            self.first = number;
+        }
+        self.refused += 1;
+    }
+
+    /// Whether none was.
+    pub fn none(&self) -> bool {
+        self.refused == 0
+    }
+
+    /// Says on standard error how many of `lines` were refused, if any: whoever keeps the answers in a file sees no error
+    /// among them.
+    pub fn tell(&self, path: &Path, lines: u64) {
+        let Self { refused, first } = self;
+        let were = if *refused == 1 { "was" } else { "were" };
+        if !self.none() {
+            eprintln!(
+                "{}: {refused} of {lines} lines {were} refused, the first is line {first}",
+                path.display()
+            );
+        }
+    }
 }
 
 /// Refuses a file that cannot be read twice, as a pipe cannot: it would be empty the second time, and nothing of it
@@ -90,10 +127,34 @@ fn whole_value(json: &[u8]) -> Option<Value> {
 pub fn output(path: Option<&Path>) -> Result<Box<dyn Write>> {
     Ok(match path {
         Some(path) => {
-            Box::new(BufWriter::new(File::create(path).with_context(|| path.display().to_string())?))
+            let name = path.display().to_string();
+            let file = File::create(path).with_context(|| name.clone())?;
+            Box::new(BufWriter::new(Output { name, to: file }))
         }
-        None => Box::new(BufWriter::new(std::io::stdout().lock())),
+        None => Box::new(BufWriter::new(Output { name: "standard output".into(), to: io::stdout().lock() })),
     })
+}
+
+/// A writer whose errors name it.
+struct Output<W> {
+    name: String,
+    to: W,
+}
+
+impl<W> Output<W> {
+    fn named(&self, error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.name))
+    }
+}
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.to.write(bytes).map_err(|error| self.named(error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush().map_err(|error| self.named(error))
+    }
 }
 
 /// Prints a line to standard output.

@@ -10,6 +10,7 @@ mod audit_table;
 mod catalog;
 mod draw;
 mod engine_args;
+mod files;
 mod generate;
 mod held_out;
 mod import;

@@ -17,8 +17,9 @@ use bidslate::response::audit::{AuditedAd, SweepPoint};
 
 use crate::draw;
 use crate::engine_args::EngineArgs;
+use crate::lines::Refusals;
 use crate::progress::Progress;
-use crate::request_file::{Answer, answers, batches, requests};
+use crate::request_file::{Answer, Answered, answers, batches, requests};
 use crate::tensor_file::TensorFile;
 
 /// Writes, for sampled values of all ads and each ad of the lists that they lead to, what a misreported bid would
@@ -60,21 +61,27 @@ impl MisreportArgs {
         );
         let gammas = self.gammas.clone().map_or(Ok(GammaGrid::default()), GammaGrid::new)?;
         let options = AuditOptions { gammas: gammas.clone(), ..AuditOptions::default() };
+        self.engine.keep_apart(&[("--out", Some(&self.out))])?;
         let (engine, count) = self.engine.engine(usize::MAX, |builder| builder.audit(options))?;
         let mut table = Table::new(engine.config(), gammas.gammas());
         let mut progress = Progress::steps("sampling");
         let mut all_good = true;
+        let mut refusals = Refusals::default();
         for sample in 0..self.samples {
             let snapshot = self.values(&engine.catalog().snapshot(), sample)?;
             let mut done = 0;
             for batch in batches(requests(&self.engine.requests)?, self.engine.batch) {
                 let allocate = |requests: &[Request]| Ok(self.allocate(&engine, &snapshot, requests));
-                for (id, answer) in answers(batch?, allocate)? {
+                for Answered { number, id, answer } in answers(batch?, allocate)? {
                     match answer {
                         Ok(response) => table.add(done, sample, &response, &snapshot),
                         Err(error) => {
                             all_good = false;
                             eprintln!("{id}: {error}");
+                            // Each sample asks for the same lines.
+                            if sample == 0 {
+                                refusals.note(number);
+                            }
                         }
                     }
                     done += 1;
@@ -84,6 +91,7 @@ impl MisreportArgs {
         }
         drop(progress);
         table.write(&self.out)?;
+        refusals.tell(&self.engine.requests, count);
         Ok(all_good)
     }
 

@@ -6,6 +6,7 @@ use bidslate::catalog::{CodeReport, FitOptions, QuantizerKind, fit, read_embeddi
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::catalog::split_tensor;
+use crate::files::keep_apart;
 use crate::lines;
 use crate::progress::Progress;
 
@@ -77,6 +78,11 @@ impl FitArgs {
             Kind::Poi => QuantizerKind::Poi,
             Kind::Creative => QuantizerKind::Creative,
         };
+        let inputs = [
+            ("--embeddings", self.embeddings.as_deref().map(|source| split_tensor(source).0)),
+            ("--jsonl", self.jsonl.as_deref()),
+        ];
+        keep_apart(&inputs, &[("--out", Some(&self.out))])?;
         let (data, width) = self.data(kind)?;
         let options = FitOptions {
             layers: self.codes,

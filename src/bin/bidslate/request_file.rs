@@ -15,15 +15,16 @@ use crate::lines;
 /// Most beams a request file may ask for, unless the model's own are more; beyond it a request is refused.
 const MOST_BEAMS: usize = 4096;
 
-/// One line of the file: its id, and the request or why it is none.
+/// One line of the file: its number from 1, its id, and the request or why it is none.
 pub struct Line {
+    pub number: usize,
     pub id: Value,
     pub request: Result<Request, RequestError>,
 }
 
 /// The requests of a file.
 pub fn requests(path: &Path) -> Result<impl Iterator<Item = Result<Line>> + use<>> {
-    Ok(lines::lines(path)?.map(|line| line.map(|line| parse(&line))))
+    Ok(lines::lines(path)?.map(|line| line.map(|(number, line)| parse(number, &line))))
 }
 
 /// Lines of a file, `size` at a time.
@@ -41,24 +42,31 @@ pub fn batches(
 /// What became of a request: its answer, or why there is none.
 pub type Answer = std::result::Result<Response, RequestError>;
 
-/// The answers to a batch of lines with the lines' ids, in their order; `allocate` answers the requests among them.
+/// A line, and what became of it.
+pub struct Answered {
+    pub number: usize,
+    pub id: Value,
+    pub answer: Answer,
+}
+
+/// The answers to a batch of lines, in their order; `allocate` answers the requests among them.
 pub fn answers(
     batch: Vec<Line>,
     allocate: impl FnOnce(&[Request]) -> Result<Vec<Answer>>,
-) -> Result<Vec<(Value, Answer)>> {
+) -> Result<Vec<Answered>> {
     let asked: Vec<Request> = batch.iter().filter_map(|line| line.request.clone().ok()).collect();
     let mut responses = allocate(&asked)?.into_iter();
     let answer = |line: Line| {
         let answer = line.request.and_then(|_| responses.next().unwrap_or_else(|| unreachable!()));
-        (line.id, answer)
+        Answered { number: line.number, id: line.id, answer }
     };
     Ok(batch.into_iter().map(answer).collect())
 }
 
-fn parse(line: &[u8]) -> Line {
+fn parse(number: usize, line: &[u8]) -> Line {
     match Request::from_json(line) {
-        Ok(request) => Line { id: json!(request.id), request: Ok(request) },
-        Err(error) => Line { id: lines::id(line), request: Err(error) },
+        Ok(request) => Line { number, id: json!(request.id), request: Ok(request) },
+        Err(error) => Line { number, id: lines::id(line), request: Err(error) },
     }
 }
 

@@ -1,11 +1,12 @@
 //! Tensors on their way into a safetensors file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use safetensors::tensor::{Dtype, TensorView};
+
+use crate::files::replace;
 
 /// Named tensors: type, shape and bytes.
 #[derive(Default)]
@@ -45,7 +46,7 @@ impl TensorFile {
         self.0.insert(name.into(), (T::DTYPE, shape.to_vec(), bytes));
     }
 
-    /// Writes the file.
+    /// Writes the file: whole, or not at all.
     ///
     /// # Errors
     /// Names the file.
@@ -55,11 +56,11 @@ impl TensorFile {
             .iter()
             .map(|(name, (dtype, shape, bytes))| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
             .collect::<Result<Vec<_>>>()?;
-        let name = || path.display().to_string();
-        // The serializer writes through a temporary file that only its owner may read.
-        let permissions =
-            File::create(path).and_then(|file| file.metadata()).with_context(name)?.permissions();
-        safetensors::serialize_to_file(views, metadata, path).with_context(name)?;
-        std::fs::set_permissions(path, permissions).with_context(name)
+        if path.exists() && !path.is_file() {
+            // What is renamed over a device or a pipe would take its place.
+            let bytes = safetensors::serialize(views, metadata)?;
+            return std::fs::write(path, bytes).with_context(|| path.display().to_string());
+        }
+        replace(path, |path| Ok(safetensors::serialize_to_file(views, metadata, path)?))
     }
 }
