@@ -48,6 +48,7 @@ fn run(dir: &Path, words: &str) -> Run {
     };
     Run::of(bidslate().args(words.split_whitespace().map(word)))
 }
+
 #[test]
 fn an_output_never_takes_the_place_of_an_input() {
     let allocate = "allocate --model @model --requests @requests.jsonl";
@@ -149,6 +150,20 @@ fn a_device_is_written_into_and_a_full_one_is_named() {
     }
 }
 
+/// The system's words stand in a message once.
+#[test]
+fn what_the_system_said_is_said_once() {
+    let dir = inputs();
+    for words in [
+        "allocate --model @none --requests @requests.jsonl",
+        "allocate --model @model --requests @requests.jsonl --catalog @none",
+        "allocate --model @model --requests @requests.jsonl --record @none/records",
+    ] {
+        let error = run(dir.path(), words).failed();
+        assert_eq!(error.matches("No such file").count(), 1, "{words}: {error}");
+    }
+}
+
 /// Of a catalog every column that does not fit, or else the first wrong value.
 #[test]
 fn inspect_opens_the_catalog() {
@@ -188,6 +203,20 @@ fn inspect_opens_the_catalog() {
         assert!(found.stdout.contains(&format!("catalog.safetensors: {fault}")), "{fault}: {}", found.stdout);
     }
     assert!(found.stderr.contains("4 fault(s)"), "{}", found.stderr);
+}
+
+/// A log that goes to a file has no colours.
+#[test]
+fn a_log_in_a_file_is_plain_text() {
+    let dir = inputs();
+    let mut command = bidslate();
+    command
+        .args(["allocate", "--model"])
+        .arg(model())
+        .arg("--requests")
+        .arg(dir.path().join("requests.jsonl"));
+    let found = Run::of(command.env("BIDSLATE_LOG", "bidslate=debug"));
+    assert!(found.stderr.contains("search") && !found.stderr.contains('\u{1b}'), "{}", found.stderr);
 }
 
 /// Whoever looks at standard error alone learns how many lines were refused, and where to look.
