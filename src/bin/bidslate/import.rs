@@ -45,7 +45,7 @@ struct CheckInArgs {
     /// The check-ins: tid, lat_lon, date_time, time, rating, price, weather, day, root_type, type
     #[arg(long, value_name = "FILE")]
     csv: PathBuf,
-    /// Directory to write items, requests, labels and held-out visits to; made if missing
+    /// Directory to write items, requests, visits, held-out visits, labels and a summary to; made if missing
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Seed of everything made up
