@@ -147,7 +147,7 @@ fn select(criterion: &mut Criterion, config: &ModelConfig) {
     let logits = numbers(config.beam_width * config.codebook_size);
     let least = Stages::new(config, 1);
     let steps = least.steps();
-    let name = format!("search 1x{} beams, {steps} steps, {ITEMS} items", config.beam_width);
+    let name = format!("search 1x{} beams, {steps} steps, {} ads", config.beam_width, ads.len());
     group(criterion, name, least.select() * steps).bench_function("cpu", |bencher| {
         bencher.iter(|| {
             let mut search = Search::new(&rules, &snapshot, &ads, &[], None);
