@@ -118,8 +118,8 @@ fn vary(request: &mut Value, config: &ModelConfig, rng: &mut Xoshiro256PlusPlus)
 /// A generator whose seed the test prints, so that a failure can be run again.
 pub fn rng(test: &str) -> Xoshiro256PlusPlus {
     use rand::SeedableRng;
-    let seed = std::env::var("BIDSLATE_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(entropy);
-    println!("{test}: BIDSLATE_TEST_SEED={seed}");
+    let seed = std::env::var("BIDSLATE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(entropy);
+    println!("{test}: BIDSLATE_SEED={seed}");
     Xoshiro256PlusPlus::seed_from_u64(seed)
 }
 
