@@ -11,9 +11,9 @@
 //               grid (count / 8), block 256: a warp for each node. 32 bytes a child (8 an ad).
 // sum_touched   the same for the nodes `hops` > 0 levels above the touched ads, each once.
 //               grid (count / 8), block 256: a warp for each touched ad.
-// Sums are of integers: their order does not matter. An update of u ads costs at most u C runs over
-// the children of one node; where a node has very many (a leaf shared by 10^5 ads) one warp reads
-// them all.
+// Sums are of integers: their order does not matter, and there are no FLOPs. An update of u ads costs
+// at most u C runs over the children of one node; where a node has very many (a leaf shared by 10^5
+// ads) one warp reads them all.
 //
 // nvcc: --fmad=false
 #include "search.cuh"

@@ -15,7 +15,7 @@
 // looked at. After a fault the request's tokens and ranges are valid, but mean nothing.
 //
 // Launch: 128 threads, one warp a row, grid ceil(rows / 4).
-// Bytes: (2 + 4) per creative left, twice for the codes. Nothing is computed that could be slow;
+// Bytes: (2 + 4) per creative left, twice for the codes. No FLOPs, only comparisons;
 // items with thousands of creatives take a warp some microseconds.
 #include "ptx.cuh"
 

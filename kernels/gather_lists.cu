@@ -8,7 +8,8 @@
 //   paths   u32 [R N][P]   the row that ran the list's prefix at each position, NONE behind the last
 // Behind the last list of a request there are empty ones, with score 0.
 //
-// Launch: grid (N, R), block a multiple of 32 up to 256 threads. Work: 8 P + 40 S bytes a list.
+// Launch: grid (N, R), block a multiple of 32 up to 256 threads. Work: 8 P + 40 S bytes a list,
+// no FLOPs.
 //
 // nvcc: --fmad=false
 #include "search.cuh"

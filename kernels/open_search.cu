@@ -2,7 +2,8 @@
 //
 // Tables as in search.cuh; `tokens` u32 [R N] become [BOI], `position` u32 [1] 0.
 //
-// Launch: grid (1, R), block a multiple of 32 up to 1,024 threads. Work: 4 P bytes for each row.
+// Launch: grid (1, R), block a multiple of 32 up to 1,024 threads. Work: 4 P bytes for each row,
+// no FLOPs.
 //
 // nvcc: --fmad=false
 #include "search.cuh"

@@ -19,7 +19,8 @@
 //
 // Launch: 256 threads, one block a row. Sums in f32 from layer 0 up, as on the CPU.
 // Bytes: 2 d (poi_layers + creative_layers) + 4 (d + d_item) read, 4 (3 d + d_item) written a row.
-// Bound by memory; the embeddings of popular codes come from L2.
+// FLOPs: d (poi_layers + creative_layers) a row. Bound by memory; the embeddings of popular codes
+// come from L2.
 #include "ptx.cuh"
 
 constexpr int THREADS = 256;

@@ -16,9 +16,9 @@
 //
 // Launch: grid (1, R), block of at least N threads, a multiple of 32 up to 1,024; shared memory 32 N
 // bytes.
-// Work: reads 8 bytes for each group and each element of a chosen group, a few times over; moves
-// 4 P bytes of path for each beam. One block for each request: with few requests the GPU waits for
-// its barriers, not for memory. There are 9, one more for each digit of a selection (mostly two or
+// Work: reads 8 bytes for each group and each element of a chosen group, a few times over, with one
+// f64 sum for each element; moves 4 P bytes of path for each beam. One block for each request: with
+// few requests the GPU waits for its barriers, not for memory. There are 9, one more for each digit of a selection (mostly two or
 // three digits for each of the two), and one where N (step + 1) path entries are more than eight a
 // thread.
 //
