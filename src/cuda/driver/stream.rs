@@ -22,6 +22,8 @@ pub(super) struct DriverStream {
     context: Arc<Context>,
     /// Whether work is recorded instead of run.
     capturing: AtomicBool,
+    /// Whether nothing was recorded since that began.
+    nothing_recorded: AtomicBool,
     /// Whether launches are programmatic.
     programmatic: AtomicBool,
     staging: Mutex<Staging>,
@@ -31,8 +33,8 @@ impl DriverStream {
     /// A stream of the context, which is current.
     pub fn new(context: Arc<Context>, stream: Arc<CudaStream>) -> Result<Self, DriverError> {
         let staging = Mutex::new(Staging::new()?);
-        let [capturing, programmatic] = [(); 2].map(|()| AtomicBool::new(false));
-        Ok(Self { stream, context, capturing, programmatic, staging })
+        let [capturing, nothing_recorded, programmatic] = [(); 3].map(|()| AtomicBool::new(false));
+        Ok(Self { stream, context, capturing, nothing_recorded, programmatic, staging })
     }
 
     /// A panic while it was held left at most a copy undone.
@@ -48,8 +50,10 @@ impl DriverStream {
         }
     }
 
+    /// How the next launch follows the one before. The first of a graph follows none, and is not said to.
     fn launches(&self) -> Launches {
-        match self.programmatic.load(Ordering::Relaxed) {
+        let opens_graph = self.nothing_recorded.swap(false, Ordering::Relaxed);
+        match self.programmatic.load(Ordering::Relaxed) && !opens_graph {
             true => Launches::Programmatic,
             false => Launches::Ordinary,
         }
@@ -204,8 +208,10 @@ impl Stream for DriverStream {
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.call("begin capture", || self.stream.begin_capture(mode))?;
         self.capturing.store(true, Ordering::Relaxed);
+        self.nothing_recorded.store(true, Ordering::Relaxed);
         let worked = work();
         self.capturing.store(false, Ordering::Relaxed);
+        self.nothing_recorded.store(false, Ordering::Relaxed);
         // Whatever came of the work: the stream is good for nothing else before.
         let flags = CUgraphInstantiate_flags(0);
         let graph = self.context.call("end capture", || self.stream.end_capture(flags));
