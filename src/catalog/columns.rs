@@ -1,13 +1,13 @@
 //! The columns of a catalog in memory: what a builder fills, what a file holds.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::path::Path;
 
-use safetensors::{Dtype, View};
+use safetensors::{Dtype, SafeTensorError, View};
 
 use crate::error::{CatalogError, TensorFault};
 use crate::model::config::ModelConfig;
+use crate::model::files;
 use crate::money::Micros;
 
 use super::ItemKind;
@@ -305,34 +305,10 @@ impl View for Tensor<'_> {
     }
 }
 
-/// Writes a safetensors file beside `path` and renames it over `path`, so that no reader sees half of it; into `path`
-/// where that is no regular file.
-///
-/// The file gets the permissions of any file that is created there. The serializer alone would leave it to its
-/// owner, because it writes through a private temporary file of its own.
+/// As [`files::write_tensors`].
 pub(super) fn write_tensors(path: &Path, tensors: Vec<(&str, Tensor<'_>)>) -> Result<(), CatalogError> {
-    let io = |source| CatalogError::Io { path: path.into(), source };
-    let fault = |error| match error {
-        safetensors::SafeTensorError::IoError(source) => io(source),
+    files::write_tensors(path, tensors, None).map_err(|error| match error {
+        SafeTensorError::IoError(source) => CatalogError::Io { path: path.into(), source },
         other => CatalogError::Format { path: path.into(), message: other.to_string() },
-    };
-    if path.exists() && !path.is_file() {
-        // What is renamed over a device or a pipe would take its place.
-        let bytes = safetensors::serialize(tensors, None).map_err(fault)?;
-        return std::fs::write(path, bytes).map_err(io);
-    }
-    let mut name = path.file_name().ok_or_else(|| io(std::io::ErrorKind::InvalidFilename.into()))?.to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let created = File::create(&temporary).and_then(|file| file.metadata()).map_err(io)?;
-    let written = safetensors::serialize_to_file(tensors, None, &temporary)
-        .map_err(fault)
-        .and_then(|()| std::fs::set_permissions(&temporary, created.permissions()).map_err(io))
-        .and_then(|()| File::open(&temporary).and_then(|file| file.sync_all()).map_err(io))
-        .and_then(|()| std::fs::rename(&temporary, path).map_err(io));
-    if written.is_err() {
-        // Nothing more can be done about a temporary file that will not go away.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
+    })
 }

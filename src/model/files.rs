@@ -1,14 +1,17 @@
-//! Weight files as they lie on disk: one safetensors file, or an index and its shards, memory-mapped.
+//! Weight files as they lie on disk: one safetensors file, or an index and its shards, memory-mapped; and how a
+//! safetensors file is written.
 //!
 //! Nothing here knows what a model needs; [`Weights`](super::weights::Weights) compares with the configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::fs::{self, File};
+use std::io;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::{Metadata, SafeTensorError, TensorInfo, View, serialize, serialize_to_file};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -33,6 +36,43 @@ pub struct StoredTensor {
     pub shape: Vec<usize>,
     file: usize,
     range: Range<usize>,
+}
+
+/// Writes a safetensors file beside `path` and renames it over `path`, so that no reader sees half of it; into `path`
+/// where that is no regular file.
+///
+/// The file gets the permissions of any file that is created there. The serializer alone would leave it to its
+/// owner, because it writes through a private temporary file of its own.
+///
+/// # Errors
+/// Those of the serializer, with [`SafeTensorError::IoError`] for all that the system refuses. What a regular file at
+/// `path` held is then still there.
+pub fn write_tensors<S, V>(
+    path: &Path,
+    tensors: Vec<(S, V)>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<(), SafeTensorError>
+where
+    S: AsRef<str> + Ord + Display,
+    V: View,
+{
+    if path.exists() && !path.is_file() {
+        // What is renamed over a device or a pipe would take its place.
+        return Ok(fs::write(path, serialize(tensors, metadata)?)?);
+    }
+    let mut name = path.file_name().ok_or(io::Error::from(io::ErrorKind::InvalidFilename))?.to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let created = File::create(&temporary)?.metadata()?;
+    let written = serialize_to_file(tensors, metadata, &temporary)
+        .and_then(|()| Ok(fs::set_permissions(&temporary, created.permissions())?))
+        .and_then(|()| Ok(File::open(&temporary)?.sync_all()?))
+        .and_then(|()| Ok(fs::rename(&temporary, path)?));
+    if written.is_err() {
+        // Nothing more can be done about a temporary file that will not go away.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }
 
 /// Mapped safetensors files, not compared with any configuration.

@@ -1,7 +1,6 @@
-//! The files that a command writes: none takes the place of one that it reads, and tensors are there whole or not at
-//! all.
+//! The files that a command writes: none takes the place of one that it reads.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -45,25 +44,4 @@ fn place(path: &Path) -> std::io::Result<Option<PathBuf>> {
     let name = path.file_name().ok_or(std::io::ErrorKind::InvalidFilename)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     Ok(Some(fs::canonicalize(folder.unwrap_or(Path::new(".")))?.join(name)))
-}
-
-/// Has `write` make a file beside `path`, and renames it over `path` once it is whole. It gets the permissions of any
-/// file that is created there.
-///
-/// # Errors
-/// Names `path`; what it held is still there.
-pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let context = || path.display().to_string();
-    let mut name = path.file_name().with_context(context)?.to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let created = File::create(&temporary).and_then(|file| file.metadata()).with_context(context)?;
-    let done = write(&temporary)
-        .and_then(|()| Ok(fs::set_permissions(&temporary, created.permissions())?))
-        .and_then(|()| Ok(fs::rename(&temporary, path)?));
-    if done.is_err() {
-        // Nothing more can be done about a temporary file that will not go away.
-        let _ = fs::remove_file(&temporary);
-    }
-    done.with_context(context)
 }

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use bidslate::model::files::write_tensors;
 use safetensors::tensor::{Dtype, TensorView};
-
-use crate::files::replace;
 
 /// Named tensors: type, shape and bytes.
 #[derive(Default)]
@@ -56,11 +55,6 @@ impl TensorFile {
             .iter()
             .map(|(name, (dtype, shape, bytes))| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
             .collect::<Result<Vec<_>>>()?;
-        if path.exists() && !path.is_file() {
-            // What is renamed over a device or a pipe would take its place.
-            let bytes = safetensors::serialize(views, metadata)?;
-            return std::fs::write(path, bytes).with_context(|| path.display().to_string());
-        }
-        replace(path, |path| Ok(safetensors::serialize_to_file(views, metadata, path)?))
+        write_tensors(path, views, metadata).with_context(|| path.display().to_string())
     }
 }
