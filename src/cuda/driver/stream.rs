@@ -51,7 +51,7 @@ impl DriverStream {
     }
 
     /// How the next launch follows the one before. The first of a graph follows none, and is not said to.
-    fn launches(&self) -> Launches {
+    fn of_next_launch(&self) -> Launches {
         let opens_graph = self.nothing_recorded.swap(false, Ordering::Relaxed);
         match self.programmatic.load(Ordering::Relaxed) && !opens_graph {
             true => Launches::Programmatic,
@@ -159,7 +159,7 @@ impl Stream for DriverStream {
         self.context.call(kernel.name, || {
             // SAFETY: number and sizes of the arguments are those that the kernel was compiled with. That the addresses
             // among them are of memory that the kernel may use is the launcher's part.
-            unsafe { function.launch(shape, self.launches(), arguments, self.stream.cu_stream()) }
+            unsafe { function.launch(shape, self.of_next_launch(), arguments, self.stream.cu_stream()) }
         })
     }
 
